@@ -1,0 +1,129 @@
+// Package settings is the one source of every name and setting that the CDK app, the processes in AWS and the local
+// stack share: environment variables, function and bucket names, the table's keys, where objects lie. infra puts the
+// Environment of a struct on a function or a task, the process reads the same struct back with From, and the local
+// stack does both, so a setting cannot be known to one side only.
+package settings
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"sallyport/shared/access"
+)
+
+// RolePath is the IAM path of the tier roles: arn:aws:iam::<account>:role/sallyport/<tier>.
+const RolePath = "/sallyport/"
+
+// Session tags of a tier's credential. All are required by the tier roles' trust policies.
+const (
+	TagSession   = "sallyport:session"
+	TagPrincipal = "sallyport:principal"
+	TagTier      = "sallyport:tier"
+)
+
+// ExchangeFunction is the function that turns an agent's token into a session and tier credentials.
+const ExchangeFunction = "sallyport-exchange"
+
+// A Table is a DynamoDB table: on-demand capacity, string keys, time to live in TTL (seconds since 1970).
+type Table struct {
+	Name         string
+	PartitionKey string
+	SortKey      string
+	TTL          string
+	Indexes      []Index
+}
+
+// An Index is a global secondary index that projects everything.
+type Index struct {
+	Name         string
+	PartitionKey string
+	SortKey      string
+}
+
+// Sessions is the table of sessions, and later of approvals and grants.
+var Sessions = Table{
+	Name:         "sallyport-sessions",
+	PartitionKey: "pk",
+	SortKey:      "sk",
+	TTL:          "ttl",
+	Indexes:      []Index{ByCluster},
+}
+
+// ByCluster lists a cluster's sessions by when they started.
+var ByCluster = Index{Name: "by-cluster", PartitionKey: "cluster", SortKey: "started"}
+
+// PolicyPrefix is where policies lie in the policy bucket.
+const PolicyPrefix = "policy/"
+
+// PolicyKey is where the policy with that digest (lower-case hex SHA-256 of its bytes) lies in the policy bucket.
+func PolicyKey(digest string) string { return PolicyPrefix + digest + ".yaml" }
+
+// SessionsPrefix is where recordings of sessions lie in the recordings bucket, RefusedPrefix those of requests that
+// were refused before they had a session.
+const (
+	SessionsPrefix = "sessions/"
+	RefusedPrefix  = "refused/"
+)
+
+// Exchange is what function exchange is told.
+type Exchange struct {
+	Table        string `env:"SALLYPORT_TABLE"`
+	PolicyBucket string `env:"SALLYPORT_POLICY_BUCKET"`
+	PolicyDigest string `env:"SALLYPORT_POLICY_DIGEST"`
+}
+
+// Proxy is what the proxy is told.
+type Proxy struct {
+	Listen           string `env:"SALLYPORT_LISTEN"`         // address of the gate, host:port
+	MetricsListen    string `env:"SALLYPORT_METRICS_LISTEN"` // address of health, readiness and metrics, host:port
+	TLSCertificate   string `env:"SALLYPORT_TLS_CERTIFICATE,optional"`
+	TLSKey           string `env:"SALLYPORT_TLS_KEY,optional"` // PEM files; without them the proxy makes a self-signed pair, as an ALB does not verify
+	ExchangeFunction string `env:"SALLYPORT_EXCHANGE_FUNCTION"`
+	PolicyBucket     string `env:"SALLYPORT_POLICY_BUCKET"`
+	PolicyDigest     string `env:"SALLYPORT_POLICY_DIGEST"`
+	RecordingsBucket string `env:"SALLYPORT_RECORDINGS_BUCKET"`
+	Drain            string `env:"SALLYPORT_DRAIN"` // how long open streams may go on when the task is to end, such as 100s
+	// TrustForwardedFor is "true" behind a load balancer that appends the caller's address to X-Forwarded-For.
+	TrustForwardedFor string `env:"SALLYPORT_TRUST_FORWARDED_FOR,optional"`
+}
+
+// Environment is the environment that From reads s back from. Empty optional settings are left out.
+func Environment(s any) map[string]string {
+	env := map[string]string{}
+	v := reflect.ValueOf(s)
+	for _, f := range reflect.VisibleFields(v.Type()) {
+		name, optional := tag(f)
+		if value := v.FieldByIndex(f.Index).String(); value != "" || !optional {
+			env[name] = value
+		}
+	}
+	return env
+}
+
+// From reads settings out of an environment. The error names every variable that is missing.
+func From[S any](getenv func(string) string) (S, error) {
+	var s S
+	v := reflect.ValueOf(&s).Elem()
+	var missing []string
+	for _, f := range reflect.VisibleFields(v.Type()) {
+		name, optional := tag(f)
+		value := getenv(name)
+		if value == "" && !optional {
+			missing = append(missing, name)
+		}
+		v.FieldByIndex(f.Index).SetString(value)
+	}
+	if len(missing) > 0 {
+		slices.Sort(missing)
+		return s, &access.Error{Kind: access.Invalid, Message: fmt.Sprintf("settings: %s must be set in the environment; see shared/settings", strings.Join(missing, ", ")), Cause: errors.New("missing settings")}
+	}
+	return s, nil
+}
+
+func tag(f reflect.StructField) (name string, optional bool) {
+	name, rest, _ := strings.Cut(f.Tag.Get("env"), ",")
+	return name, rest == "optional"
+}
