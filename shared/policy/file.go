@@ -1,0 +1,349 @@
+package policy
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"sallyport/shared/access"
+)
+
+// The file, as YAML. Unknown fields and duplicate keys are refused by the decoder; at carries lines to our own checks.
+type document struct {
+	name string
+
+	APIVersion string        `yaml:"apiVersion"`
+	Kind       string        `yaml:"kind"`
+	Audience   string        `yaml:"audience"`
+	Issuers    []issuerFile  `yaml:"issuers"`
+	Clusters   []clusterFile `yaml:"clusters"`
+	Tiers      []tierFile    `yaml:"tiers"`
+	Sessions   sessionsFile  `yaml:"sessions"`
+}
+
+type issuerFile struct {
+	at          line
+	URL         string          `yaml:"url"`
+	Algorithms  []string        `yaml:"algorithms"`
+	JWKS        string          `yaml:"jwks"`
+	Private     bool            `yaml:"private"`
+	Agent       string          `yaml:"agent"`
+	Owner       string          `yaml:"owner"`
+	Run         []string        `yaml:"run"`
+	Require     []conditionFile `yaml:"require"`
+	GroupsClaim string          `yaml:"groupsClaim"`
+	Groups      []groupFile     `yaml:"groups"`
+}
+
+type conditionFile struct {
+	at      line
+	Claim   string   `yaml:"claim"`
+	Equals  []string `yaml:"equals"`
+	Matches string   `yaml:"matches"`
+}
+
+type groupFile struct {
+	at    line
+	Group string          `yaml:"group"`
+	When  []conditionFile `yaml:"when"`
+}
+
+type clusterFile struct {
+	at     line
+	Name   string   `yaml:"name"`
+	Region string   `yaml:"region"`
+	Hosts  []string `yaml:"hosts"`
+}
+
+type tierFile struct {
+	at     line
+	Name   string   `yaml:"name"`
+	Role   string   `yaml:"role"`
+	Group  string   `yaml:"group"`
+	Groups []string `yaml:"groups"`
+}
+
+type sessionsFile struct {
+	at         line
+	Idle       duration `yaml:"idle"`
+	Longest    duration `yaml:"longest"`
+	Credential duration `yaml:"credential"`
+}
+
+type line int
+
+// Each list element remembers the line it began on. The alias type keeps the decoder strict: a plain node.Decode would
+// forget KnownFields, so unknown fields are looked for by hand in strictDecode.
+func (x *issuerFile) UnmarshalYAML(n *yaml.Node) error {
+	type plain issuerFile
+	return strictDecode(n, (*plain)(x), &x.at)
+}
+func (x *conditionFile) UnmarshalYAML(n *yaml.Node) error {
+	type plain conditionFile
+	return strictDecode(n, (*plain)(x), &x.at)
+}
+func (x *groupFile) UnmarshalYAML(n *yaml.Node) error {
+	type plain groupFile
+	return strictDecode(n, (*plain)(x), &x.at)
+}
+func (x *clusterFile) UnmarshalYAML(n *yaml.Node) error {
+	type plain clusterFile
+	return strictDecode(n, (*plain)(x), &x.at)
+}
+func (x *tierFile) UnmarshalYAML(n *yaml.Node) error {
+	type plain tierFile
+	return strictDecode(n, (*plain)(x), &x.at)
+}
+func (x *sessionsFile) UnmarshalYAML(n *yaml.Node) error {
+	type plain sessionsFile
+	return strictDecode(n, (*plain)(x), &x.at)
+}
+
+type duration time.Duration
+
+func (d *duration) UnmarshalYAML(n *yaml.Node) error {
+	v, err := time.ParseDuration(n.Value)
+	if err != nil {
+		return fmt.Errorf("line %d: %q is no duration; write one like 45m or 2h", n.Line, n.Value)
+	}
+	*d = duration(v)
+	return nil
+}
+
+func strictDecode(n *yaml.Node, into any, at *line) error {
+	if n.Kind != yaml.MappingNode {
+		return fmt.Errorf("line %d: a mapping is wanted here, fields and their values", n.Line)
+	}
+	known := fieldsOf(into)
+	for i := 0; i < len(n.Content); i += 2 {
+		if k := n.Content[i]; !slices.Contains(known, k.Value) {
+			return fmt.Errorf("line %d: unknown field %q%s", k.Line, k.Value, suggest(k.Value, known))
+		}
+	}
+	if err := n.Decode(into); err != nil {
+		return err
+	}
+	*at = line(n.Line)
+	return nil
+}
+
+func parse(name string, b []byte) (*document, error) {
+	refuse := func(err error) (*document, error) {
+		return nil, &access.Error{Kind: access.Invalid, Message: fmt.Sprintf("policy %s: %s", name, strings.TrimPrefix(err.Error(), "yaml: "))}
+	}
+	if len(b) > 1<<20 {
+		return refuse(errors.New("larger than 1 MiB"))
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(b))
+	var root yaml.Node
+	if err := dec.Decode(&root); errors.Is(err, io.EOF) {
+		return refuse(errors.New("line 1: empty; begin with apiVersion: sallyport/v1"))
+	} else if err != nil {
+		return refuse(err)
+	}
+	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return refuse(errors.New("more than one document; a policy is one"))
+	}
+	if err := noAliases(&root); err != nil {
+		return refuse(err)
+	}
+	doc := &document{name: name}
+	type plain document
+	if err := strictDecode(root.Content[0], (*plain)(doc), new(line)); err != nil {
+		return refuse(err)
+	}
+	return doc, nil
+}
+
+// noAliases refuses anchors and aliases: what a reviewer reads in one place must not act in another.
+func noAliases(n *yaml.Node) error {
+	if n.Kind == yaml.AliasNode || n.Anchor != "" {
+		return fmt.Errorf("line %d: anchors and aliases are not read; write the value out", n.Line)
+	}
+	for _, c := range n.Content {
+		if err := noAliases(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (doc *document) policy() (*Policy, error) {
+	p := &Policy{Audience: doc.Audience}
+	bad := func(at line, format string, a ...any) error {
+		where := fmt.Sprintf("policy %s: ", doc.name)
+		if at > 0 {
+			where += fmt.Sprintf("line %d: ", at)
+		}
+		return &access.Error{Kind: access.Invalid, Message: where + fmt.Sprintf(format, a...)}
+	}
+	switch {
+	case doc.APIVersion != "sallyport/v1" || doc.Kind != "Policy":
+		return nil, bad(1, "apiVersion and kind must be sallyport/v1 and Policy, not %q and %q", doc.APIVersion, doc.Kind)
+	case doc.Audience == "":
+		return nil, bad(0, "audience is missing: name what tokens for this gate carry as aud, such as audience: sallyport")
+	case len(doc.Issuers) == 0:
+		return nil, bad(0, "issuers is empty: nobody could ever come in")
+	case len(doc.Clusters) == 0:
+		return nil, bad(0, "clusters is empty: name at least one EKS cluster")
+	case len(doc.Tiers) == 0:
+		return nil, bad(0, "tiers is empty: name at least one")
+	}
+	urls := map[string]line{}
+	for _, f := range doc.Issuers {
+		if at, twice := urls[f.URL]; twice {
+			return nil, bad(f.at, "issuer %s stands at line %d already", f.URL, at)
+		}
+		urls[f.URL] = f.at
+		i, at, err := f.issuer(doc.Audience)
+		if err != nil {
+			return nil, bad(at, "issuer %s: %v", f.URL, err)
+		}
+		p.Issuers = append(p.Issuers, i)
+	}
+	hosts, names := map[string]string{}, map[string]bool{}
+	for _, f := range doc.Clusters {
+		if !nameRE.MatchString(f.Name) {
+			return nil, bad(f.at, "cluster name %q: lower-case letters, digits and hyphens are wanted", f.Name)
+		}
+		if names[f.Name] {
+			return nil, bad(f.at, "cluster %q is named twice", f.Name)
+		}
+		names[f.Name] = true
+		if f.Region == "" {
+			return nil, bad(f.at, "cluster %q: region is missing, such as region: eu-west-1", f.Name)
+		}
+		for _, h := range f.Hosts {
+			if !hostRE.MatchString(h) {
+				return nil, bad(f.at, "cluster %q: host %q must be a lower-case host name without port", f.Name, h)
+			}
+			if other, taken := hosts[h]; taken {
+				return nil, bad(f.at, "host %q is both %q's and %q's", h, other, f.Name)
+			}
+			hosts[h] = f.Name
+		}
+		p.Clusters = append(p.Clusters, access.Cluster{Name: f.Name, Region: f.Region, Hosts: f.Hosts})
+	}
+	tiers, kubeGroups := map[string]bool{}, map[string]string{}
+	for _, f := range doc.Tiers {
+		role := roleRE.FindStringSubmatch(f.Role)
+		switch {
+		case !nameRE.MatchString(f.Name):
+			return nil, bad(f.at, "tier name %q: lower-case letters, digits and hyphens are wanted", f.Name)
+		case tiers[f.Name]:
+			return nil, bad(f.at, "tier %q is named twice", f.Name)
+		case f.Role == "":
+			return nil, bad(f.at, "tier %q: role is missing, such as role: arn:aws:iam::111122223333:role/sallyport/%s", f.Name, f.Name)
+		case role == nil:
+			return nil, bad(f.at, "tier %q: %q is no IAM role ARN", f.Name, f.Role)
+		case role[1] != f.Name:
+			return nil, bad(f.at, "tier %q: its role must be named like the tier, so that the cluster's audit log reads assumed-role/%s; it is named %q", f.Name, f.Name, role[1])
+		case !groupRE.MatchString(f.Group) || reserved(f.Group):
+			return nil, bad(f.at, "tier %q: group %q must be a Kubernetes group that does not begin with system:, eks:, aws:, amazon: or iam:", f.Name, f.Group)
+		case kubeGroups[f.Group] != "":
+			return nil, bad(f.at, "tier %q: group %q is tier %q's already", f.Name, f.Group, kubeGroups[f.Group])
+		case len(f.Groups) == 0:
+			return nil, bad(f.at, "tier %q: groups is empty, so nobody would have it", f.Name)
+		}
+		tiers[f.Name], kubeGroups[f.Group] = true, f.Name
+		p.Tiers = append(p.Tiers, access.Tier{Name: f.Name, Role: f.Role, Group: f.Group, Groups: f.Groups})
+	}
+	var err error
+	if p.Sessions, err = doc.Sessions.lengths(); err != nil {
+		return nil, bad(doc.Sessions.at, "sessions: %v", err)
+	}
+	return p, nil
+}
+
+func (f issuerFile) issuer(audience string) (access.Issuer, line, error) {
+	i := access.Issuer{URL: f.URL, Audience: audience, Algorithms: f.Algorithms, JWKS: f.JWKS, Private: f.Private,
+		Agent: f.Agent, Owner: f.Owner, Run: f.Run, GroupsClaim: f.GroupsClaim}
+	if err := checkURL(f.URL); err != nil {
+		return i, f.at, err
+	}
+	if len(f.Algorithms) == 0 {
+		return i, f.at, errors.New("algorithms is missing, such as algorithms: [RS256]")
+	}
+	for _, a := range f.Algorithms {
+		if !slices.Contains(algorithms, a) {
+			return i, f.at, fmt.Errorf("algorithm %q is not one of %s", a, strings.Join(algorithms, ", "))
+		}
+	}
+	for _, r := range f.Run {
+		if r == "jti" || r == "iat" || r == "exp" || r == "nbf" {
+			return i, f.at, fmt.Errorf("run names %s, which differs in every token: a renewed token would be a new run", r)
+		}
+	}
+	if f.GroupsClaim == "" && len(f.Groups) == 0 {
+		return i, f.at, errors.New("neither groupsClaim nor groups is given, so its tokens would be allowed nothing")
+	}
+	var at line
+	var err error
+	if i.Require, at, err = conditions(f.Require); err != nil {
+		return i, at, err
+	}
+	for _, g := range f.Groups {
+		if !groupRE.MatchString(g.Group) || reserved(g.Group) {
+			return i, g.at, fmt.Errorf("group %q is no usable group name", g.Group)
+		}
+		if len(g.When) == 0 {
+			return i, g.at, fmt.Errorf("group %q: when is empty; to give it to every token of this issuer, name a condition every token meets", g.Group)
+		}
+		when, at, err := conditions(g.When)
+		if err != nil {
+			return i, at, err
+		}
+		i.Groups = append(i.Groups, access.GroupRule{Group: g.Group, When: when})
+	}
+	return i, f.at, nil
+}
+
+var algorithms = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+
+func conditions(in []conditionFile) ([]access.Condition, line, error) {
+	var out []access.Condition
+	for _, f := range in {
+		switch {
+		case f.Claim == "":
+			return nil, f.at, errors.New("a condition names no claim")
+		case (len(f.Equals) == 0) == (f.Matches == ""):
+			return nil, f.at, fmt.Errorf("condition on %q: exactly one of equals and matches is wanted", f.Claim)
+		case f.Matches != "" && (!strings.HasPrefix(f.Matches, "^") || !strings.HasSuffix(f.Matches, "$")):
+			return nil, f.at, fmt.Errorf("condition on %q: pattern %q is not anchored; write ^%s$", f.Claim, f.Matches, strings.Trim(f.Matches, "^$"))
+		}
+		if _, err := regexp.Compile(f.Matches); err != nil {
+			return nil, f.at, fmt.Errorf("condition on %q: %w", f.Claim, err)
+		}
+		out = append(out, access.Condition{Claim: f.Claim, Equals: f.Equals, Matches: f.Matches})
+	}
+	return out, 0, nil
+}
+
+func (f sessionsFile) lengths() (Sessions, error) {
+	s := Sessions{Idle: time.Duration(f.Idle), Longest: time.Duration(f.Longest), Credential: time.Duration(f.Credential)}
+	if s.Credential == 0 {
+		s.Credential = longestCredential
+	}
+	if s.Idle == 0 {
+		s.Idle = 2 * time.Hour
+	}
+	if s.Longest == 0 {
+		s.Longest = 12 * time.Hour
+	}
+	switch {
+	case s.Credential < shortestCredential || s.Credential > longestCredential:
+		return s, fmt.Errorf("credential is %v; AWS allows %v to %v where one role assumes another", s.Credential, shortestCredential, longestCredential)
+	case s.Idle < s.Credential:
+		return s, fmt.Errorf("idle is %v, shorter than a credential's %v: a session would end before it is renewed", s.Idle, s.Credential)
+	case s.Longest < s.Idle:
+		return s, fmt.Errorf("longest is %v, shorter than idle's %v", s.Longest, s.Idle)
+	}
+	return s, nil
+}
