@@ -1,0 +1,142 @@
+// Package action answers "what?": it reads a request exactly as the cluster will and says what it would do.
+//
+// It promises that what it calls an action is what a Kubernetes API server does with the same bytes: classification is
+// the API server's own (k8s.io/apiserver/pkg/endpoints/request), and whatever two readers could read differently, an
+// escaped path, an empty segment, a repeated parameter, is refused before it is classified, never cleaned up. It works
+// on the target that is forwarded, so that there is no second reading to disagree with.
+//
+// A mistake here can make the gate allow what policy denies. The tier's RBAC is the wall behind it.
+package action
+
+import (
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apiserver/pkg/endpoints/request"
+
+	"sallyport/shared/access"
+)
+
+// What a request may be long. Longer ones are refused; the API server's own limit for headers is 1 MiB.
+const (
+	maxTarget = 64 << 10
+	maxArgv   = 1024
+)
+
+var factory = &request.RequestInfoFactory{
+	APIPrefixes:          sets.NewString("api", "apis"),
+	GrouplessAPIPrefixes: sets.NewString("api"),
+}
+
+// Methods are the methods the Kubernetes API is served by. HEAD, OPTIONS, TRACE and CONNECT are not among them.
+var methods = []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}
+
+// repeatable are the only query parameters that may come more than once: the words of a command, and the ports of a
+// port-forward.
+var repeatable = []string{"command", "ports"}
+
+// Parse reads a request line's method and origin-form target (RFC 9112 §3.2.1) as the cluster will see it.
+func Parse(method, target string) (access.Action, error) {
+	var a access.Action
+	if !slices.Contains(methods, method) {
+		return a, access.Errorf(access.Method, "method %q is not used by the Kubernetes API; use %s", clip(method), strings.Join(methods, ", "))
+	}
+	if len(target) > maxTarget {
+		return a, access.Errorf(access.Invalid, "the request target is %d bytes long; %d is the limit", len(target), maxTarget)
+	}
+	path, query, _ := strings.Cut(target, "?")
+	if err := canonical(path); err != nil {
+		return a, err
+	}
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return a, access.Errorf(access.Invalid, "the query cannot be read: %v; escape it as RFC 3986 says, and separate parameters by & alone", err)
+	}
+	for name, v := range values {
+		if len(v) > 1 && !slices.Contains(repeatable, name) {
+			return a, access.Errorf(access.Invalid, "query parameter %q comes %d times; give it once", clip(name), len(v))
+		}
+	}
+	u := &url.URL{Path: path, RawQuery: query}
+	info, err := factory.NewRequestInfo(&http.Request{Method: method, URL: u})
+	if err != nil {
+		return a, access.Errorf(access.Invalid, "the request cannot be classified: %v", err)
+	}
+	if info.Verb == "" {
+		return a, access.Errorf(access.Invalid, "the request has no verb")
+	}
+	a = access.Action{
+		Verb: info.Verb, Group: info.APIGroup, Version: info.APIVersion, Resource: info.Resource, Subresource: info.Subresource,
+		Namespace: info.Namespace, Name: info.Name, Path: path, Resourceless: !info.IsResourceRequest,
+	}
+	if info.IsResourceRequest && info.Resource == "" {
+		return a, access.Errorf(access.Invalid, "the path %q names no resource", clip(path))
+	}
+	if a.Group == "" && a.Resource == "pods" && slices.Contains([]string{"exec", "attach", "portforward"}, a.Subresource) &&
+		(method == http.MethodGet || method == http.MethodPost) {
+		// One policy verb each, whichever way they are asked: GET for WebSocket, POST for SPDY.
+		a.Verb, a.Upgrade, a.Stream = a.Subresource, true, true
+		a.Argv = values["command"]
+		if len(a.Argv) > maxArgv {
+			return a, access.Errorf(access.Invalid, "the command has %d words; %d is the limit", len(a.Argv), maxArgv)
+		}
+	}
+	if a.Verb == "watch" || a.Subresource == "log" && truthy(values, "follow") {
+		a.Stream = true
+	}
+	return a, nil
+}
+
+// truthy reads a boolean parameter as the API server does.
+func truthy(values url.Values, name string) bool {
+	v, ok := values[name]
+	if !ok {
+		return false
+	}
+	var b bool
+	if err := runtime.Convert_Slice_string_To_bool(&v, &b, nil); err != nil {
+		return true
+	}
+	return b
+}
+
+// canonical refuses a path that could be read in two ways. The alphabet is an allow-list: RFC 3986's pchar without the
+// percent sign and the semicolon. Names that need escaping exist only for a few kinds, such as RBAC's, and are refused.
+func canonical(path string) error {
+	if !strings.HasPrefix(path, "/") {
+		return access.Errorf(access.Invalid, "the request target must be a path that begins with /")
+	}
+	for i := range len(path) {
+		c := path[i]
+		if 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("/-._~:@!$&'()*+,=", c) >= 0 {
+			continue
+		}
+		if c == '%' {
+			return access.Errorf(access.Invalid, "the path has an escaped character at byte %d; write it unescaped", i)
+		}
+		return access.Errorf(access.Invalid, "the path has the character %q at byte %d, which is not allowed in a path", c, i)
+	}
+	segments := strings.Split(path[1:], "/")
+	for i, s := range segments {
+		switch {
+		case s == "" && i == len(segments)-1: // one trailing slash; the API server ignores it, and so does the classifier
+		case s == "":
+			return access.Errorf(access.Invalid, "the path has an empty segment")
+		case s == "." || s == "..":
+			return access.Errorf(access.Invalid, "the path has a %q segment", s)
+		}
+	}
+	return nil
+}
+
+// clip keeps hostile text in messages short.
+func clip(s string) string {
+	if len(s) > 80 {
+		return s[:80] + "…"
+	}
+	return s
+}
