@@ -1,0 +1,9 @@
+package storetest_test
+
+import (
+	"testing"
+
+	"sallyport/shared/store/storetest"
+)
+
+func TestMemory(t *testing.T) { storetest.Contract(t, storetest.NewMemory()) }
