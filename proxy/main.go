@@ -1,0 +1,211 @@
+// Command proxy is the gate's data path: it runs on Fargate behind a load balancer, and on one machine as it is.
+//
+// It holds nothing that lasts. It may invoke function exchange, read the policy it was deployed with, and add recordings;
+// it may assume no role.
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/google/uuid"
+
+	"sallyport/proxy/authn"
+	"sallyport/proxy/gate"
+	"sallyport/proxy/invoke"
+	"sallyport/proxy/metrics"
+	"sallyport/proxy/route"
+	"sallyport/proxy/session"
+	"sallyport/shared/access"
+	"sallyport/shared/identity"
+	"sallyport/shared/policy"
+	"sallyport/shared/policystore"
+	"sallyport/shared/recording"
+	"sallyport/shared/settings"
+)
+
+// Unknown tokens one address may send: more than any fleet behind one address renews, less than worth a flood.
+const (
+	unknownTokens = 20 // a second
+	unknownBurst  = 200
+)
+
+func main() {
+	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	if err := run(log); err != nil {
+		log.Error("the proxy ends", "error", err.Error())
+		os.Exit(1)
+	}
+}
+
+func run(log *slog.Logger) error {
+	stop, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer cancel()
+	set, err := settings.From[settings.Proxy](os.Getenv)
+	if err != nil {
+		return err
+	}
+	drain, err := time.ParseDuration(set.Drain)
+	if err != nil {
+		return access.Errorf(access.Invalid, "settings: SALLYPORT_DRAIN: %q is no duration; write one like 100s", set.Drain)
+	}
+	aws, err := config.LoadDefaultConfig(stop)
+	if err != nil {
+		return err
+	}
+	files := s3.NewFromConfig(aws, policystore.PathStyle)
+	file, err := policystore.Read(stop, files, set.PolicyBucket, set.PolicyDigest)
+	if err != nil {
+		return err
+	}
+	p, err := policy.Load(settings.PolicyKey(set.PolicyDigest), file)
+	if err != nil {
+		return err
+	}
+	certificate, err := serverCertificate(set.TLSCertificate, set.TLSKey)
+	if err != nil {
+		return err
+	}
+	client := invoke.Client{Lambda: lambda.NewFromConfig(aws), Function: set.ExchangeFunction}
+	ring, err := identity.NewRing(identity.RingConfig{Refresh: client.Keys})
+	if err != nil {
+		return err
+	}
+	verifier, err := identity.New(identity.Config{Issuers: p.Issuers, Keys: ring})
+	if err != nil {
+		return err
+	}
+	recorder, err := recording.New(recording.Config{Store: recording.S3{Client: files, Bucket: set.RecordingsBucket}, Task: strings.ReplaceAll(uuid.NewString(), "-", "")[:12], Log: log})
+	if err != nil {
+		return err
+	}
+	var meters *metrics.Metrics
+	sessions := session.New(session.Config{Broker: client, Observe: func(err error) { meters.Exchange(err) }})
+	meters = metrics.New(sessions.Len)
+	g := gate.New(gate.Config{
+		Clusters: route.New(p.Clusters),
+		Authn:    authn.New(verifier, unknownTokens, unknownBurst, time.Now),
+		Policy:   p, Sessions: sessions, Recorder: recorder, Observer: meters, Now: time.Now, Log: log,
+		TrustForwardedFor: set.TrustForwardedFor == "true",
+	})
+
+	streams, cut := context.WithCancelCause(context.Background())
+	defer cut(nil)
+	server := &http.Server{
+		Handler:           g,
+		TLSConfig:         &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12},
+		ReadHeaderTimeout: 10 * time.Second, // slow headers; there is no write timeout, as watches and streams stay open
+		IdleTimeout:       4 * time.Hour,    // the load balancer's is shorter and closes first
+		MaxHeaderBytes:    128 << 10,
+		BaseContext:       func(net.Listener) context.Context { return streams },
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	var draining atomic.Bool
+	go keepKeys(stop, ring, client, log)
+	go func() {
+		for range time.Tick(time.Minute) {
+			sessions.Sweep(p.Sessions.Idle)
+		}
+	}()
+	health := &http.Server{
+		Addr:              set.MetricsListen,
+		Handler:           healthHandler(meters, recorder, &draining, ring),
+		ReadHeaderTimeout: 10 * time.Second,
+	}
+	failed := make(chan error, 2)
+	go func() { failed <- fmt.Errorf("serving health and metrics: %w", health.ListenAndServe()) }()
+	listener, err := net.Listen("tcp", set.Listen)
+	if err != nil {
+		return fmt.Errorf("listening for agents: %w", err)
+	}
+	go func() { failed <- fmt.Errorf("serving agents: %w", server.ServeTLS(listener, "", "")) }()
+	log.Info("the gate is open", "listen", listener.Addr().String(), "policy", p.Digest, "clusters", len(p.Clusters))
+
+	select {
+	case err := <-failed:
+		return err
+	case <-stop.Done():
+	}
+	// Drain: the load balancer sees that this task is not ready, requests finish, streams have until the deadline.
+	draining.Store(true)
+	log.Info("draining", "streams", g.Streams(), "deadline", drain.String())
+	deadline, done := context.WithTimeout(context.Background(), drain)
+	defer done()
+	err = server.Shutdown(deadline)
+	for g.Streams() > 0 && deadline.Err() == nil {
+		time.Sleep(50 * time.Millisecond)
+	}
+	cut(access.Errorf(access.Unavailable, "this task of the gate was replaced; ask again"))
+	flush, done := context.WithTimeout(context.Background(), 15*time.Second)
+	defer done()
+	for g.Streams() > 0 && flush.Err() == nil {
+		time.Sleep(10 * time.Millisecond)
+	}
+	_ = server.Close()
+	if e := recorder.Close(flush); e != nil {
+		return e
+	}
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	log.Info("drained")
+	return nil
+}
+
+// keepKeys pushes the issuers' keys into the ring before anybody needs them, and keeps them fresh.
+func keepKeys(ctx context.Context, ring *identity.Ring, client invoke.Client, log *slog.Logger) {
+	wait := 250 * time.Millisecond
+	for {
+		call, cancel := context.WithTimeout(ctx, 10*time.Second)
+		keys, err := client.Keys(call)
+		cancel()
+		if err == nil {
+			err = ring.Set(keys)
+		}
+		if err == nil {
+			wait = time.Minute
+		} else {
+			log.Warn("the issuers' keys cannot be had", "error", err.Error(), "cause", fmt.Sprint(errors.Unwrap(err)))
+			wait = min(2*wait, 15*time.Second)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+// healthHandler answers liveness, readiness and metrics. A task is ready when it can verify tokens and record.
+func healthHandler(m *metrics.Metrics, r *recording.Recorder, draining *atomic.Bool, ring *identity.Ring) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", m.Handler())
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		switch err := r.Healthy(); {
+		case draining.Load():
+			http.Error(w, "draining", http.StatusServiceUnavailable)
+		case err != nil:
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		case !ring.Ready():
+			http.Error(w, "the broker has not given the issuers' keys yet", http.StatusServiceUnavailable)
+		default:
+			_, _ = w.Write([]byte("ok\n"))
+		}
+	})
+	return mux
+}

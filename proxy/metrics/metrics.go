@@ -1,0 +1,69 @@
+// Package metrics counts what the gate does, for Prometheus. Labels come from closed sets, so no caller can make the
+// number of series grow, and none holds a name from a request.
+package metrics
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"sallyport/shared/access"
+)
+
+// Metrics implements gate.Observer.
+type Metrics struct {
+	registry  *prometheus.Registry
+	requests  *prometheus.CounterVec
+	seconds   *prometheus.HistogramVec
+	streams   prometheus.Gauge
+	exchanges *prometheus.CounterVec
+}
+
+// New returns metrics; sessions says how many sessions are held.
+func New(sessions func() int) *Metrics {
+	m := &Metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_requests_total",
+			Help: "Requests that ended, by verb, what was decided (allow, deny, refused) and HTTP status."}, []string{"verb", "decision", "code"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "sallyport_request_duration_seconds",
+			Help: "Time from a request's arrival to the end of its answer. Streams last as long as they are open.", Buckets: prometheus.ExponentialBuckets(0.001, 4, 9)}, []string{"verb"}),
+		streams:   prometheus.NewGauge(prometheus.GaugeOpts{Name: "sallyport_streams", Help: "Streams that are open: watches, followed logs, exec, attach, port-forward."}),
+		exchanges: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_exchanges_total", Help: "Exchanges asked of the broker, by outcome."}, []string{"outcome"}),
+	}
+	m.registry.MustRegister(m.requests, m.seconds, m.streams, m.exchanges, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "sallyport_sessions", Help: "Sessions this task holds."}, func() float64 { return float64(sessions()) }))
+	return m
+}
+
+var verbs = map[string]bool{"get": true, "list": true, "watch": true, "create": true, "update": true, "patch": true, "delete": true,
+	"deletecollection": true, "exec": true, "attach": true, "portforward": true}
+
+// Request counts a request that ended.
+func (m *Metrics) Request(verb, effect string, code int, took time.Duration) {
+	if !verbs[verb] {
+		verb = "other"
+	}
+	m.requests.WithLabelValues(verb, effect, strconv.Itoa(code)).Inc()
+	m.seconds.WithLabelValues(verb).Observe(took.Seconds())
+}
+
+// Stream counts streams that open and close.
+func (m *Metrics) Stream(delta int) { m.streams.Add(float64(delta)) }
+
+// Exchange counts an exchange that ended.
+func (m *Metrics) Exchange(err error) {
+	outcome := string(access.KindOf(err))
+	if outcome == "" {
+		outcome = "issued"
+	}
+	m.exchanges.WithLabelValues(outcome).Inc()
+}
+
+// Handler serves the metrics.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+}
