@@ -1,0 +1,107 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/aws/aws-cdk-go/awscdk/v2"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awseks"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
+
+	"sallyport/shared/settings"
+)
+
+// newExchange is the function that verifies an agent's token and answers with the credentials of its tier. It is the
+// only holder of the right to assume tier roles. It is in no VPC: it fetches the issuers' keys from the internet.
+func newExchange(st awscdk.Stack, c *Config, s stores, code awslambda.Code) awslambda.Function {
+	log := newLogGroup(st, "ExchangeLog")
+	role := newFunctionRole(st, "ExchangeRole", "Function exchange: opens sessions, mints tier credentials", log)
+	// A transaction needs the rights of its parts. Nothing here lists or scans.
+	role.AddToPolicy(allow("Sessions", strs("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"), s.sessions.TableArn()))
+	role.AddToPolicy(allow("Policy", strs("s3:GetObject"), under(s.policy.BucketArn(), policyPrefix)))
+	// The tiers' ARNs are the policy's words, which the configuration checked; the roles' own would make a circle.
+	var tiers, clusters []*string
+	for _, t := range c.Rules.Tiers {
+		tiers = append(tiers, str(t.Role))
+	}
+	for _, cl := range c.Rules.Clusters {
+		clusters = append(clusters, str(fmt.Sprintf("arn:%s:eks:%s:%s:cluster/%s", partition(c.Region), cl.Region, c.Account, cl.Name)))
+	}
+	role.AddToPolicy(allow("Tiers", strs("sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"), tiers...))
+	role.AddToPolicy(allow("Clusters", strs("eks:DescribeCluster"), clusters...))
+
+	f := awslambda.NewFunction(st, str("Exchange"), &awslambda.FunctionProps{
+		FunctionName: str(settings.ExchangeFunction),
+		Description:  str("Turns an agent's token into a session and its tier's credentials (RFC 8693)"),
+		Runtime:      awslambda.Runtime_PROVIDED_AL2023(),
+		Architecture: awslambda.Architecture_ARM_64(),
+		Handler:      str("bootstrap"),
+		Code:         code,
+		Role:         role,
+		Timeout:      seconds(10),
+		MemorySize:   num(256),
+		Tracing:      awslambda.Tracing_ACTIVE,
+		LogGroup:     log,
+		Environment: environment(settings.Exchange{
+			Table:        *s.sessions.TableName(),
+			PolicyBucket: *s.policy.BucketName(),
+			PolicyDigest: c.Rules.Digest,
+		}),
+	})
+	f.Node().AddDependency(s.put)
+	return f
+}
+
+// newTiers makes one role per tier, and its access entry on every cluster.
+//
+// The roles have no permissions in AWS at all: what a tier may do is what RBAC gives its Kubernetes group. Only
+// function exchange may assume them, and only when it says who for: CloudTrail and the cluster's audit log name the
+// agent, or there is no credential.
+func newTiers(st awscdk.Stack, c *Config, exchange awslambda.Function) {
+	who := awsiam.NewArnPrincipal(exchange.Role().RoleArn())
+	trust := func(sid, action string, conditions map[string]any) awsiam.PolicyStatement {
+		return awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
+			Sid: &sid, Principals: &[]awsiam.IPrincipal{who}, Actions: strs(action), Conditions: &conditions,
+		})
+	}
+	for _, t := range c.Rules.Tiers {
+		// AWS asks each action of the trust policy by itself, and each with its own condition keys: SetSourceIdentity
+		// knows no tags and TagSession no source identity. AssumeRole, without which the others are nothing, knows both.
+		tags := func(identity bool) map[string]any {
+			present := map[string]any{
+				"aws:RequestTag/" + settings.TagPrincipal: "?*",
+				"aws:RequestTag/" + settings.TagSession:   "?*",
+			}
+			if identity {
+				present["sts:SourceIdentity"] = "?*"
+			}
+			return map[string]any{
+				"StringEquals":              map[string]any{"aws:RequestTag/" + settings.TagTier: t.Name},
+				"StringLike":                present,
+				"ForAllValues:StringEquals": map[string]any{"aws:TagKeys": []string{settings.TagPrincipal, settings.TagSession, settings.TagTier}},
+			}
+		}
+		role := awsiam.NewRole(st, construct("Tier", t.Name), &awsiam.RoleProps{
+			RoleName:           str(t.Name),
+			Path:               str(settings.RolePath),
+			Description:        str(fmt.Sprintf("Tier %s: Kubernetes group %s, and nothing in AWS", t.Name, t.Group)),
+			AssumedBy:          who,
+			MaxSessionDuration: awscdk.Duration_Hours(num(1)), // a chained role gets no more
+		})
+		doc := awsiam.NewPolicyDocument(&awsiam.PolicyDocumentProps{Statements: &[]awsiam.PolicyStatement{
+			trust("Assume", "sts:AssumeRole", tags(true)),
+			trust("Tag", "sts:TagSession", tags(false)),
+			trust("Name", "sts:SetSourceIdentity", map[string]any{"StringLike": map[string]any{"sts:SourceIdentity": "?*"}}),
+		}})
+		// AssumedBy would leave an AssumeRole without conditions.
+		role.Node().DefaultChild().(awsiam.CfnRole).SetAssumeRolePolicyDocument(doc)
+
+		for _, cl := range c.Rules.Clusters {
+			// CfnAccessEntry, because the CDK's AccessEntry has no groups. No user name: EKS's own,
+			// arn:...:assumed-role/<tier>/{{SessionName}}, is the one that names the agent.
+			awseks.NewCfnAccessEntry(st, construct("Entry", cl.Name, t.Name), &awseks.CfnAccessEntryProps{
+				ClusterName: str(cl.Name), PrincipalArn: role.RoleArn(), Type: str("STANDARD"), KubernetesGroups: strs(t.Group),
+			})
+		}
+	}
+}

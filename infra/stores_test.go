@@ -1,0 +1,163 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sallyport/shared/settings"
+)
+
+func TestTable(t *testing.T) {
+	tpl := stack(t)
+	_, r := tpl.one(t, "AWS::DynamoDB::Table", "Sessions")
+	schema := func(hash, sort string) []any {
+		return []any{map[string]any{"AttributeName": hash, "KeyType": "HASH"}, map[string]any{"AttributeName": sort, "KeyType": "RANGE"}}
+	}
+	s := settings.Sessions
+	var indexes []any
+	for _, i := range s.Indexes {
+		indexes = append(indexes, map[string]any{"IndexName": i.Name, "KeySchema": schema(i.PartitionKey, i.SortKey), "Projection": map[string]any{"ProjectionType": "ALL"}})
+	}
+	for k, want := range map[string]any{
+		"TableName": s.Name, "KeySchema": schema(s.PartitionKey, s.SortKey), "GlobalSecondaryIndexes": indexes,
+		"TimeToLiveSpecification": map[string]any{"AttributeName": s.TTL, "Enabled": true}, "BillingMode": "PAY_PER_REQUEST",
+		"PointInTimeRecoverySpecification": map[string]any{"PointInTimeRecoveryEnabled": true},
+		"DeletionProtectionEnabled":        true, "SSESpecification": map[string]any{"SSEEnabled": true},
+	} {
+		if d := cmp.Diff(want, r.Properties[k]); d != "" {
+			t.Errorf("%s: %s", k, d)
+		}
+	}
+	for _, a := range r.Properties["AttributeDefinitions"].([]any) {
+		if at(a, "AttributeType") != "S" {
+			t.Errorf("key %v is no string", a)
+		}
+	}
+	if r.DeletionPolicy != "Retain" {
+		t.Error("the table goes with the stack")
+	}
+}
+
+func TestBuckets(t *testing.T) {
+	tpl := stack(t)
+	for _, b := range []string{"Logs", "Policies", "Recordings"} {
+		id, r := tpl.one(t, "AWS::S3::Bucket", b)
+		if r.DeletionPolicy != "Retain" {
+			t.Errorf("bucket %s goes with the stack", b)
+		}
+		for k, want := range map[string]any{
+			"PublicAccessBlockConfiguration": map[string]any{"BlockPublicAcls": true, "BlockPublicPolicy": true, "IgnorePublicAcls": true, "RestrictPublicBuckets": true},
+			"OwnershipControls":              map[string]any{"Rules": []any{map[string]any{"ObjectOwnership": "BucketOwnerEnforced"}}},
+		} {
+			if d := cmp.Diff(want, r.Properties[k]); d != "" {
+				t.Errorf("bucket %s, %s: %s", b, k, d)
+			}
+		}
+		if r.Properties["BucketEncryption"] == nil {
+			t.Errorf("bucket %s is not encrypted", b)
+		}
+		arn := map[string]any{"Fn::GetAtt": []any{id, "Arn"}}
+		ssl := map[string]any{
+			"Effect": "Deny", "Principal": map[string]any{"AWS": "*"}, "Action": "s3:*",
+			"Condition": map[string]any{"Bool": map[string]any{"aws:SecureTransport": "false"}},
+			"Resource":  []any{arn, map[string]any{"Fn::Join": []any{"", []any{arn, "/*"}}}},
+		}
+		_, p := tpl.one(t, "AWS::S3::BucketPolicy", b+"Policy")
+		statements := at(p.Properties, "PolicyDocument", "Statement").([]any)
+		if !slices.ContainsFunc(statements, func(s any) bool { return reflect.DeepEqual(s, ssl) }) {
+			t.Errorf("bucket %s can be reached without TLS", b)
+		}
+		if b == "Logs" {
+			continue
+		}
+		for _, s := range statements {
+			if at(s, "Effect") != "Deny" {
+				t.Errorf("the policy of bucket %s gives rights: %v", b, s)
+			}
+		}
+		if at(r.Properties, "VersioningConfiguration", "Status") != "Enabled" {
+			t.Errorf("bucket %s is not versioned", b)
+		}
+		if spell(at(r.Properties, "LoggingConfiguration", "DestinationBucketName")) != "<Logs>" {
+			t.Errorf("access to bucket %s is not logged", b)
+		}
+	}
+	_, r := tpl.one(t, "AWS::S3::Bucket", "Recordings")
+	lock := map[string]any{"ObjectLockEnabled": "Enabled", "Rule": map[string]any{"DefaultRetention": map[string]any{"Days": 365.0, "Mode": "GOVERNANCE"}}}
+	if d := cmp.Diff(lock, r.Properties["ObjectLockConfiguration"]); d != "" || r.Properties["ObjectLockEnabled"] != true {
+		t.Error("recordings are not locked:", d)
+	}
+	id, _ := tpl.one(t, "AWS::S3::Bucket", "Recordings")
+	_, p := tpl.one(t, "AWS::S3::BucketPolicy", "RecordingsPolicy")
+	over := map[string]any{
+		"Sid": "NeverOver", "Effect": "Deny", "Principal": map[string]any{"AWS": "*"}, "Action": "s3:PutObject",
+		"Condition": map[string]any{"Null": map[string]any{"s3:if-none-match": "true"}},
+		"Resource":  map[string]any{"Fn::Join": []any{"", []any{map[string]any{"Fn::GetAtt": []any{id, "Arn"}}, "/*"}}},
+	}
+	if !slices.ContainsFunc(at(p.Properties, "PolicyDocument", "Statement").([]any), func(s any) bool { return reflect.DeepEqual(s, over) }) {
+		t.Error("a recording can be put over another")
+	}
+}
+
+func TestPolicyArrivesExactly(t *testing.T) {
+	tpl := stack(t)
+	id, r := tpl.one(t, "Custom::SallyportPolicy", "PolicyObject")
+	var call struct {
+		Service, Action string
+		Parameters      struct{ Bucket, Key, Body, ChecksumSHA256 string }
+	}
+	if err := json.Unmarshal([]byte(spell(r.Properties["Create"])), &call); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.ReadFile("policy.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := digestOf(t, "policy.yaml")
+	if call.Service != "S3" || call.Action != "PutObject" || call.Parameters.Bucket != "<Policies>" {
+		t.Errorf("%+v", call)
+	}
+	if d := cmp.Diff(string(file), call.Parameters.Body); d != "" {
+		t.Error(d)
+	}
+	if want := settings.PolicyKey(digest); call.Parameters.Key != want {
+		t.Errorf("key %s, want %s", call.Parameters.Key, want)
+	}
+	if call.Parameters.ChecksumSHA256 != checksumOf(file) {
+		t.Errorf("checksum %s", call.Parameters.ChecksumSHA256)
+	}
+	if d := cmp.Diff(r.Properties["Create"], r.Properties["Update"]); d != "" {
+		t.Error("an update puts something else:", d)
+	}
+	if r.Properties["Delete"] != nil {
+		t.Error("a policy in force before is deleted")
+	}
+	for _, w := range []struct{ typ, prefix string }{{"AWS::Lambda::Function", "Exchange"}, {"AWS::ECS::Service", "ProxyService"}} {
+		if _, waiting := tpl.one(t, w.typ, w.prefix); !slices.Contains(waiting.DependsOn, id) {
+			t.Errorf("%s does not wait for the policy", w.prefix)
+		}
+	}
+}
+
+func TestAnotherPolicyRollsBoth(t *testing.T) {
+	a := stack(t)
+	c, err := LoadConfig("deployment.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Rules.Digest = strings.Repeat("0", 64)
+	b := synth(c)
+	for _, w := range []struct{ typ, prefix string }{{"AWS::Lambda::Function", "Exchange"}, {"AWS::ECS::TaskDefinition", "ProxyTask"}} {
+		_, before := a.one(t, w.typ, w.prefix)
+		_, after := b.one(t, w.typ, w.prefix)
+		if cmp.Equal(before.Properties, after.Properties) {
+			t.Errorf("%s stays as it is", w.prefix)
+		}
+	}
+}
