@@ -1,0 +1,162 @@
+package stack
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	ddb "github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/aws/aws-sdk-go-v2/service/eks"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"sallyport/local/aws/sts"
+	"sallyport/shared/policy"
+	"sallyport/shared/policystore"
+	"sallyport/shared/settings"
+)
+
+// The keys of whoever deploys and of whoever audits. They open nothing but this machine's stand-ins.
+const (
+	deployerKey    = "AKIALOCALDEPLOYER000"
+	deployerSecret = "the-deployer-of-one-machine"
+	auditorKey     = "AKIALOCALAUDITOR0000"
+	auditorSecret  = "the-auditor-of-one-machine"
+)
+
+// Roles of the processes, as the CDK app has them.
+const (
+	ExchangeRole = "arn:aws:iam::" + Account + ":role/sallyport-exchange"
+	proxyRole    = "arn:aws:iam::" + Account + ":role/sallyport-proxy"
+	proxyKey     = "ASIALOCALPROXY000000"
+	proxySecret  = "the-proxy-of-one-machine"
+	proxyToken   = "the-session-of-the-proxy-of-one-machine"
+)
+
+// Principals are who holds credentials from the start: whoever deploys, whoever audits, and the proxy's task.
+func Principals() []sts.Principal {
+	return []sts.Principal{
+		{ARN: "arn:aws:iam::" + Account + ":user/deployer", Credentials: sts.Credentials{AccessKeyID: deployerKey, SecretAccessKey: deployerSecret}},
+		{ARN: "arn:aws:iam::" + Account + ":user/auditor", Credentials: sts.Credentials{AccessKeyID: auditorKey, SecretAccessKey: auditorSecret}},
+		{ARN: proxyRole, Session: "task", Credentials: sts.Credentials{AccessKeyID: proxyKey, SecretAccessKey: proxySecret, SessionToken: proxyToken}},
+	}
+}
+
+// ProxyEnvironment is what AWS gives the proxy's task: an endpoint, a region, and its role's credentials.
+func ProxyEnvironment(endpoint string) map[string]string {
+	return map[string]string{"AWS_ENDPOINT_URL": endpoint, "AWS_REGION": Region,
+		"AWS_ACCESS_KEY_ID": proxyKey, "AWS_SECRET_ACCESS_KEY": proxySecret, "AWS_SESSION_TOKEN": proxyToken}
+}
+
+// DeployerConfig is an SDK configuration of whoever deploys.
+func DeployerConfig(endpoint string) aws.Config {
+	return aws.Config{Region: Region, BaseEndpoint: aws.String(endpoint), Credentials: credentials.NewStaticCredentialsProvider(deployerKey, deployerSecret, "")}
+}
+
+// provision makes in the local AWS what the CDK app makes in AWS, from the same definitions.
+func (u *start) provision(ctx context.Context) error {
+	cfg := DeployerConfig(u.d.AWS.Endpoint)
+	if err := createTable(ctx, dynamodb.NewFromConfig(cfg), settings.Sessions); err != nil {
+		return err
+	}
+	files := s3.NewFromConfig(cfg, policystore.PathStyle)
+	for _, bucket := range []string{PolicyBucket, RecordingsBucket} {
+		if _, err := files.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: aws.String(bucket), ObjectLockEnabledForBucket: aws.Bool(bucket == RecordingsBucket),
+			CreateBucketConfiguration: &types.CreateBucketConfiguration{LocationConstraint: types.BucketLocationConstraint(Region)}}); err != nil {
+			return fmt.Errorf("creating bucket %s: %w", bucket, err)
+		}
+	}
+	b, err := os.ReadFile(u.d.Policy.File)
+	if err != nil {
+		return err
+	}
+	if _, err := files.PutObject(ctx, &s3.PutObjectInput{Bucket: aws.String(PolicyBucket), Key: aws.String(settings.PolicyKey(u.digest)), Body: bytes.NewReader(b)}); err != nil {
+		return fmt.Errorf("storing the policy: %w", err)
+	}
+	return nil
+}
+
+func createTable(ctx context.Context, db *dynamodb.Client, t settings.Table) error {
+	in := &dynamodb.CreateTableInput{TableName: &t.Name, BillingMode: ddb.BillingModePayPerRequest, KeySchema: keySchema(t.PartitionKey, t.SortKey)}
+	seen := map[string]bool{}
+	attribute := func(names ...string) {
+		for _, n := range names {
+			if !seen[n] {
+				seen[n] = true
+				in.AttributeDefinitions = append(in.AttributeDefinitions, ddb.AttributeDefinition{AttributeName: aws.String(n), AttributeType: ddb.ScalarAttributeTypeS})
+			}
+		}
+	}
+	attribute(t.PartitionKey, t.SortKey)
+	for _, i := range t.Indexes {
+		attribute(i.PartitionKey, i.SortKey)
+		in.GlobalSecondaryIndexes = append(in.GlobalSecondaryIndexes, ddb.GlobalSecondaryIndex{IndexName: aws.String(i.Name), KeySchema: keySchema(i.PartitionKey, i.SortKey),
+			Projection: &ddb.Projection{ProjectionType: ddb.ProjectionTypeAll}})
+	}
+	if _, err := db.CreateTable(ctx, in); err != nil {
+		return fmt.Errorf("creating table %s: %w", t.Name, err)
+	}
+	if _, err := db.UpdateTimeToLive(ctx, &dynamodb.UpdateTimeToLiveInput{TableName: &t.Name,
+		TimeToLiveSpecification: &ddb.TimeToLiveSpecification{AttributeName: &t.TTL, Enabled: aws.Bool(true)}}); err != nil {
+		return fmt.Errorf("setting the time to live of table %s: %w", t.Name, err)
+	}
+	return nil
+}
+
+func keySchema(partition, sort string) []ddb.KeySchemaElement {
+	return []ddb.KeySchemaElement{{AttributeName: aws.String(partition), KeyType: ddb.KeyTypeHash}, {AttributeName: aws.String(sort), KeyType: ddb.KeyTypeRange}}
+}
+
+// register tells EKS where the cluster is, and gives every tier its access entry.
+func (u *start) register(ctx context.Context, server, caFile string) error {
+	ca, err := os.ReadFile(caFile)
+	if err != nil {
+		return err
+	}
+	if err := RegisterCluster(ctx, u.d.AWS.Endpoint, Cluster, server, ca); err != nil {
+		return err
+	}
+	file, err := os.ReadFile(u.d.Policy.File)
+	if err != nil {
+		return err
+	}
+	p, err := policy.Load(u.d.Policy.File, file)
+	if err != nil {
+		return err
+	}
+	client := eks.NewFromConfig(DeployerConfig(u.d.AWS.Endpoint))
+	for _, t := range p.Tiers {
+		if _, err := client.CreateAccessEntry(ctx, &eks.CreateAccessEntryInput{ClusterName: aws.String(Cluster), PrincipalArn: aws.String(t.Role), KubernetesGroups: []string{t.Group}}); err != nil {
+			return fmt.Errorf("access entry of tier %q: %w", t.Name, err)
+		}
+	}
+	return nil
+}
+
+// RegisterCluster tells the EKS stand-in of a cluster.
+func RegisterCluster(ctx context.Context, endpoint, name, server string, ca []byte) error {
+	body, err := json.Marshal(map[string]string{"endpoint": server, "ca": string(ca)})
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, endpoint+"/_local/eks/clusters/"+name, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if res.StatusCode/100 != 2 {
+		return errors.New(res.Status)
+	}
+	return nil
+}
