@@ -63,7 +63,7 @@ func DeployerConfig(endpoint string) aws.Config {
 // provision makes in the local AWS what the CDK app makes in AWS, from the same definitions.
 func (u *start) provision(ctx context.Context) error {
 	cfg := DeployerConfig(u.d.AWS.Endpoint)
-	if err := createTable(ctx, dynamodb.NewFromConfig(cfg), settings.Sessions); err != nil {
+	if err := CreateTable(ctx, dynamodb.NewFromConfig(cfg), settings.Sessions); err != nil {
 		return err
 	}
 	files := s3.NewFromConfig(cfg, policystore.PathStyle)
@@ -83,7 +83,8 @@ func (u *start) provision(ctx context.Context) error {
 	return nil
 }
 
-func createTable(ctx context.Context, db *dynamodb.Client, t settings.Table) error {
+// CreateTable makes a table as the CDK app does.
+func CreateTable(ctx context.Context, db *dynamodb.Client, t settings.Table) error {
 	in := &dynamodb.CreateTableInput{TableName: &t.Name, BillingMode: ddb.BillingModePayPerRequest, KeySchema: keySchema(t.PartitionKey, t.SortKey)}
 	seen := map[string]bool{}
 	attribute := func(names ...string) {

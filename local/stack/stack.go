@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -146,18 +145,18 @@ func readJSON(path string, into any) error {
 	return nil
 }
 
-func writeJSON(path string, v any, mode fs.FileMode) error {
+func writeJSON(path string, v any) error {
 	b, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err
 	}
-	return writeFile(path, append(b, '\n'), mode)
+	return writeFile(path, append(b, '\n'))
 }
 
-// writeFile replaces a file whole, so that nobody reads half of it.
-func writeFile(path string, b []byte, mode fs.FileMode) error {
+// writeFile replaces a file whole, so that nobody reads half of it. Only the owner may read it.
+func writeFile(path string, b []byte) error {
 	tmp := path + ".new"
-	if err := os.WriteFile(tmp, b, mode); err != nil {
+	if err := os.WriteFile(tmp, b, 0o600); err != nil {
 		return err
 	}
 	return os.Rename(tmp, path)

@@ -77,7 +77,7 @@ func (s *Stack) Up(ctx context.Context, o Options) (d Description, err error) {
 		}
 	}
 	fmt.Fprintf(s.Out, "%5.1fs  up\n", time.Since(u.began).Seconds())
-	return u.d, writeJSON(s.path("stack.json"), u.d, 0o600)
+	return u.d, writeJSON(s.path("stack.json"), u.d)
 }
 
 // start is one start under way.
@@ -100,7 +100,7 @@ func (u *start) daemon(ctx context.Context, name, ready string, within time.Dura
 		return err
 	}
 	u.procs = append(u.procs, p)
-	if err := writeJSON(u.path("processes.json"), u.procs, 0o600); err != nil {
+	if err := writeJSON(u.path("processes.json"), u.procs); err != nil {
 		return err
 	}
 	if u.d.PIDs == nil {
@@ -167,7 +167,7 @@ func (u *start) policy() error {
 	sum := sha256.Sum256(filled)
 	u.digest = hex.EncodeToString(sum[:])
 	u.d.Policy.File = u.path("policy.yaml")
-	return writeFile(u.d.Policy.File, filled, 0o600)
+	return writeFile(u.d.Policy.File, filled)
 }
 
 // AWSReady is what serve-aws writes when it serves.
@@ -293,7 +293,7 @@ func (u *start) proxy(ctx context.Context) error {
 	}
 	u.procs = append(u.procs, p)
 	u.d.PIDs["proxy"] = p.PID
-	if err := writeJSON(u.path("processes.json"), u.procs, 0o600); err != nil {
+	if err := writeJSON(u.path("processes.json"), u.procs); err != nil {
 		return err
 	}
 	u.d.Proxy.URL, u.d.Proxy.CA, u.d.Proxy.Metrics = "https://"+listen, ca, "http://"+metrics+"/metrics"
@@ -327,12 +327,12 @@ func (u *start) files() error {
 			"command": u.bin("local"), "args": []string{"token", "--exec-credential", "--subject", "agent", "--groups", "agents"}}}}},
 		"contexts": []any{map[string]any{"name": "gate", "context": map[string]any{"cluster": "gate", "user": "agent", "namespace": "dev"}}},
 	}
-	if err := writeJSON(u.d.Agent.Kubeconfig, kubeconfig, 0o600); err != nil {
+	if err := writeJSON(u.d.Agent.Kubeconfig, kubeconfig); err != nil {
 		return err
 	}
 	profile := map[string]any{"region": Region, "endpoint": u.d.AWS.Endpoint, "recordings_bucket": RecordingsBucket, "cluster": Cluster,
 		"credentials": map[string]string{"access_key_id": auditorKey, "secret_access_key": auditorSecret}}
-	return writeJSON(u.path("profile.json"), profile, 0o600)
+	return writeJSON(u.path("profile.json"), profile)
 }
 
 // environment is all that a process of the stack gets of ours, and more.
@@ -410,7 +410,7 @@ func certify(certificate, key, ca string) error {
 		path, kind string
 		der        []byte
 	}{{ca, "CERTIFICATE", rootDER}, {certificate, "CERTIFICATE", leafDER}, {key, "PRIVATE KEY", der}} {
-		if err := writeFile(f.path, pem.EncodeToMemory(&pem.Block{Type: f.kind, Bytes: f.der}), 0o600); err != nil {
+		if err := writeFile(f.path, pem.EncodeToMemory(&pem.Block{Type: f.kind, Bytes: f.der})); err != nil {
 			return err
 		}
 	}
