@@ -19,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -63,7 +64,9 @@ func run(log *slog.Logger) error {
 	if err != nil {
 		return access.Errorf(access.Invalid, "settings: SALLYPORT_DRAIN: %q is no duration; write one like 100s", set.Drain)
 	}
-	aws, err := config.LoadDefaultConfig(stop)
+	// Segments are stored, and the broker is asked, many at a time; the SDK's own client would keep ten connections.
+	connections := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { t.MaxIdleConnsPerHost = 128 })
+	aws, err := config.LoadDefaultConfig(stop, config.WithHTTPClient(connections))
 	if err != nil {
 		return err
 	}

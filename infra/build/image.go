@@ -87,7 +87,7 @@ func roots() []byte {
 	var b bytes.Buffer
 	for r := range bundle.Roots() {
 		if r.Constraint == nil {
-			pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: r.Certificate})
+			_ = pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: r.Certificate})
 		}
 	}
 	return b.Bytes()

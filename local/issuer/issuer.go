@@ -337,7 +337,7 @@ func answer(w http.ResponseWriter, cache string, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", cache)
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	json.NewEncoder(w).Encode(v) // an error is the client gone
+	_ = json.NewEncoder(w).Encode(v) // an error is the client gone
 }
 
 // loopback reports whether a request comes from this machine.

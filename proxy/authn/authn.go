@@ -18,7 +18,7 @@ import (
 
 // bearerProtocol begins the WebSocket subprotocol that carries a token.
 // https://pkg.go.dev/k8s.io/apiserver/pkg/authentication/request/websocket
-const bearerProtocol = "base64url.bearer.authorization.k8s.io."
+const bearerProtocol = "base64url.bearer.authorization.k8s.io." //nolint:gosec // a name, no credential
 
 // Verifier is what says whom a token was issued to; identity.Verifier. Safe for concurrent use.
 type Verifier interface {

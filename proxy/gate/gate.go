@@ -114,7 +114,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.out.Header().Set("Audit-Id", p.facts.ID)
 	defer func() {
 		e := recover()
-		if e != nil && e != http.ErrAbortHandler {
+		if err, _ := e.(error); e != nil && !errors.Is(err, http.ErrAbortHandler) {
 			p.facts.Error = "the gate itself failed"
 			g.Log.Error("panic", "audit_id", p.facts.ID, "panic", fmt.Sprint(e))
 			if !p.out.wrote() {

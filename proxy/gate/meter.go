@@ -10,7 +10,7 @@ import (
 // meter counts what goes to the caller. It keeps what http.ResponseController reaches for: flush, hijack, deadlines.
 type meter struct {
 	http.ResponseWriter
-	code atomic.Int32
+	code atomic.Int64
 	sent atomic.Int64
 }
 
@@ -18,7 +18,7 @@ func (m *meter) Unwrap() http.ResponseWriter { return m.ResponseWriter }
 
 func (m *meter) WriteHeader(code int) {
 	if code >= 200 || code == http.StatusSwitchingProtocols {
-		m.code.CompareAndSwap(0, int32(code))
+		m.code.CompareAndSwap(0, int64(code))
 	}
 	m.ResponseWriter.WriteHeader(code)
 }

@@ -100,7 +100,7 @@ func (m *Manager) Get(ctx context.Context, who Who, cluster access.Cluster) (*Li
 		failing := e.failed != nil && now.Before(e.until)
 		if e.pending == nil && !failing && (!usable || !now.Before(e.refresh)) {
 			e.pending = make(chan struct{})
-			go m.exchange(e, who, cluster)
+			go m.exchange(e, who, cluster) //nolint:gosec // for everybody who waits, so it must not end with one caller
 		}
 		live, failed, pending := e.live, e.failed, e.pending
 		e.mu.Unlock()
@@ -130,7 +130,8 @@ func (m *Manager) exchange(e *entry, who Who, cluster access.Cluster) {
 	if err == nil {
 		e.live, e.failed = live, nil
 		life := live.credential.Expires.Sub(now)
-		e.refresh = now.Add(time.Duration(float64(life) * (0.70 + 0.15*rand.Float64())))
+		jitter := 0.70 + 0.15*rand.Float64() //nolint:gosec // nobody gains by guessing it
+		e.refresh = now.Add(time.Duration(float64(life) * jitter))
 	} else {
 		// The session is kept: until its credential ends it is as good as before.
 		e.failed, e.until = err, now.Add(m.cfg.Retry)

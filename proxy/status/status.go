@@ -73,5 +73,5 @@ func Write(w http.ResponseWriter, err error) metav1.Status {
 }
 
 func seconds(d time.Duration) int32 {
-	return int32((d + time.Second - 1) / time.Second)
+	return int32(min((d+time.Second-1)/time.Second, 3600)) //nolint:gosec // bounded
 }

@@ -14,6 +14,8 @@ import (
 )
 
 // The identifiers of RFC 8693 that an exchange carries.
+//
+//nolint:gosec // names of types, no credentials
 const (
 	GrantType        = "urn:ietf:params:oauth:grant-type:token-exchange"
 	SubjectTokenType = "urn:ietf:params:oauth:token-type:jwt"

@@ -162,7 +162,7 @@ func discover(ctx context.Context, in *fetched) (string, error) {
 		return "", fmt.Errorf("the document is that of issuer %s", short(issuer))
 	}
 	address, _ := text(document["jwks_uri"])
-	if _, err := checkURL(address, in.Private); err != nil {
+	if err := checkURL(address, in.Private); err != nil {
 		return "", fmt.Errorf("its jwks_uri %s: %w", short(address), err)
 	}
 	return address, nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -41,8 +42,8 @@ func FuzzVerify(f *testing.F) {
 			}
 			return
 		}
-		e, ok := err.(*access.Error)
-		if !ok || e.Kind != access.Unauthenticated && e.Kind != access.Denied {
+		var e *access.Error
+		if !errors.As(err, &e) || e.Kind != access.Unauthenticated && e.Kind != access.Denied {
 			t.Fatalf("%T: %v", err, err)
 		}
 		if len(token) > 40 && strings.Contains(e.Message, token[:40]) {
@@ -95,7 +96,7 @@ func FuzzClaims(f *testing.F) {
 		}
 		id, err := v.Verify(t.Context(), ed.sign(ed.header(), string(payload)))
 		if err != nil {
-			if _, ok := err.(*access.Error); !ok {
+			if e := (*access.Error)(nil); !errors.As(err, &e) {
 				t.Fatalf("%T: %v", err, err)
 			}
 			return

@@ -33,11 +33,11 @@ func trust(i access.Issuer) (*trusted, error) {
 	invalid := func(err error) (*trusted, error) {
 		return nil, access.Errorf(access.Invalid, "issuer %q: %w", i.URL, err)
 	}
-	if _, err := checkURL(i.URL, i.Private); err != nil {
+	if err := checkURL(i.URL, i.Private); err != nil {
 		return invalid(err)
 	}
 	if i.JWKS != "" {
-		if _, err := checkURL(i.JWKS, i.Private); err != nil {
+		if err := checkURL(i.JWKS, i.Private); err != nil {
 			return invalid(fmt.Errorf("its JWKS address %q: %w", i.JWKS, err))
 		}
 	}
@@ -92,17 +92,17 @@ func trust(i access.Issuer) (*trusted, error) {
 
 // checkURL checks the address of an issuer or of its keys as far as that can be done without resolving its name;
 // dial does the rest.
-func checkURL(address string, private bool) (*url.URL, error) {
+func checkURL(address string, private bool) error {
 	u, err := url.Parse(address)
 	if err != nil {
-		return nil, errors.New("not a URL")
+		return errors.New("not a URL")
 	}
 	host := strings.TrimSuffix(strings.ToLower(u.Hostname()), ".")
 	switch {
 	case host == "" || u.Opaque != "":
-		return nil, errors.New("not an absolute URL")
+		return errors.New("not an absolute URL")
 	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.Contains(address, "#"):
-		return nil, errors.New("a user, a query or a fragment has no place in it")
+		return errors.New("a user, a query or a fragment has no place in it")
 	}
 	ip, err := netip.ParseAddr(host)
 	literal := err == nil
@@ -110,15 +110,15 @@ func checkURL(address string, private bool) (*url.URL, error) {
 	switch {
 	case u.Scheme == "http" && private && loopback:
 	case u.Scheme != "https":
-		return nil, errors.New("it must be https; plain http is for loopback and private issuers only")
+		return errors.New("it must be https; plain http is for loopback and private issuers only")
 	}
 	if private {
-		return u, nil
+		return nil
 	}
 	if literal && !public(ip) || host == "localhost" || strings.HasSuffix(host, ".localhost") {
-		return nil, errors.New("a loopback, link-local or private address; mark the issuer private if that is meant")
+		return errors.New("a loopback, link-local or private address; mark the issuer private if that is meant")
 	}
-	return u, nil
+	return nil
 }
 
 // special are the ranges of IPv4 that are not on the public internet and that [netip.Addr] has no word for (IANA

@@ -12,6 +12,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"strings"
@@ -205,8 +206,8 @@ func refused(t *testing.T, v *identity.Verifier, token string, kind access.Kind,
 	if err == nil {
 		t.Fatalf("accepted as %+v", id)
 	}
-	e, ok := err.(*access.Error)
-	if !ok {
+	var e *access.Error
+	if !errors.As(err, &e) {
 		t.Fatalf("error is a %T, not an *access.Error", err)
 	}
 	if e.Kind != kind {

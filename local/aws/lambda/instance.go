@@ -249,7 +249,7 @@ func (f *function) start() (*instance, []byte, error) {
 	}
 	i := &instance{f: f, log: log, binary: info, next: make(chan invocation), up: make(chan struct{}), init: make(chan []byte, 1)}
 	i.http = &http.Server{Handler: i.routes(), ReadHeaderTimeout: 10 * time.Second}
-	go i.http.Serve(l)
+	go func() { _ = i.http.Serve(l) }()
 
 	cmd := exec.Command(f.Binary)
 	cmd.Dir = filepath.Dir(f.Binary)

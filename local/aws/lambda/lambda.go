@@ -254,7 +254,7 @@ func (s *Server) Invoke(ctx context.Context, id string, payload []byte) (Result,
 func (s *Server) run(ctx context.Context, f *function, in invocation) (Result, error) {
 	for {
 		out, err := f.invoke(ctx, in)
-		if err != errRetired {
+		if !errors.Is(err, errRetired) {
 			return out, err
 		}
 		now, refused := s.find(f.Name)

@@ -102,7 +102,7 @@ func (s *Server) Done() <-chan struct{} { return s.proc.Done() }
 
 // Err says, once Done is closed, how moto ended, with the end of its log.
 func (s *Server) Err() error {
-	return fmt.Errorf("moto ended (%v); the end of %s:\n%s", s.proc.Err(), s.log, tail(s.log, 2000))
+	return fmt.Errorf("moto ended (%w); the end of %s:\n%s", s.proc.Err(), s.log, tail(s.log, 2000))
 }
 
 // Ready waits until moto answers.

@@ -126,11 +126,11 @@ func parseAsk(form url.Values) (ask, *sigv4.Error) {
 		if strings.HasPrefix(strings.ToLower(k), "aws:") {
 			return a, invalid("tag keys may not begin with aws:, as %q does", k)
 		}
-		if l := strings.ToLower(k); seen[l] {
+		l := strings.ToLower(k)
+		if seen[l] {
 			return a, invalid("Duplicate tag keys found. Please note that Tag keys are case insensitive.")
-		} else {
-			seen[l] = true
 		}
+		seen[l] = true
 		a.tags[k] = v
 	}
 	slices.Sort(a.transitive)
