@@ -47,8 +47,12 @@ test: build lint ## every test one machine can run
 	@echo "testing the nested module local/cluster"
 	@cd local/cluster && GOWORK=off go vet ./... && SALLYPORT_CLUSTER_BIN=$$(readlink -f ../../bin/cluster) GOWORK=off go test ./...
 	@echo "testing the module"
-	@SALLYPORT_MOTO_PYTHON=$$(cat bin/.moto-python) SALLYPORT_STACK=1 go test -timeout 20m $(GO_PACKAGES)
-	@$(MAKE) --no-print-directory synth
+	@SALLYPORT_MOTO_PYTHON=$$(cat bin/.moto-python) go test $$(go list ./... | grep -v /e2e/) ./e2e/law
+	@$(MAKE) --no-print-directory test-stack synth
+
+test-stack: build ## the tests that drive the running stack
+	@echo "testing the running stack"
+	@SALLYPORT_STACK=1 go test -p 1 -timeout 20m -v ./e2e/... | grep -vE '^(=== (RUN|PAUSE|CONT)|    --- PASS)'
 
 test-fast: ## the inner loop: no network, no browser, no cluster
 	@go vet $(GO_PACKAGES) && go test -short $(GO_PACKAGES)
