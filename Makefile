@@ -52,7 +52,7 @@ test: build lint ## every test one machine can run
 
 test-stack: build ## the tests that drive the running stack
 	@echo "testing the running stack"
-	@SALLYPORT_STACK=1 go test -p 1 -timeout 20m -v ./e2e/... | grep -vE '^(=== (RUN|PAUSE|CONT)|    --- PASS)'
+	@SALLYPORT_STACK=1 go test -p 1 -timeout 20m ./e2e/...
 
 test-fast: ## the inner loop: no network, no browser, no cluster
 	@go vet $(GO_PACKAGES) && go test -short $(GO_PACKAGES)

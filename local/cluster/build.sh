@@ -17,14 +17,18 @@ kubernetes=$(sed -n 's|^[[:space:]]*k8s.io/kubernetes \(v[^ ]*\).*|\1|p' go.mod)
 minor=${kubernetes#v1.}
 minor=${minor%%.*}
 
-hash=$({
-	go version
-	find . -name '*.go' ! -name '*_test.go' -o -name go.mod -o -name go.sum | LC_ALL=C sort |
-		while read -r file; do
-			echo "$file"
-			cat "$file"
-		done
-} | sha256sum | cut -d' ' -f1)
+# All the binary is made of, as one hash.
+hash() {
+	{
+		go version
+		find . -name '*.go' ! -name '*_test.go' -o -name go.mod -o -name go.sum | LC_ALL=C sort |
+			while read -r file; do
+				echo "$file"
+				cat "$file"
+			done
+	} | sha256sum | cut -d' ' -f1
+}
+hash=$(hash)
 dir=${XDG_CACHE_HOME:-$HOME/.cache}/sallyport/cluster/$hash
 binary=$dir/cluster
 
@@ -76,6 +80,10 @@ done
 if ! wait "$build"; then
 	tail -n 20 "$tmp/log" >&2
 	say "build.sh: compiling failed; the lines above say why"
+	exit 1
+fi
+if [ "$(hash)" != "$hash" ]; then
+	say "build.sh: the sources changed while they were compiled; run it again"
 	exit 1
 fi
 mv -f "$tmp/cluster" "$binary"

@@ -28,7 +28,7 @@ rules:
 `
 
 func (c *cluster) etcdArgs() []string {
-	client, peer := loopback("https", c.ports.Etcd), loopback("https", c.ports.EtcdPeer)
+	client, peer := loopback(c.ports.Etcd), loopback(c.ports.EtcdPeer)
 	return []string{
 		"--data-dir", filepath.Join(c.dir, "etcd"),
 		"--listen-client-urls", client, "--advertise-client-urls", client,
@@ -45,7 +45,7 @@ func (c *cluster) etcdArgs() []string {
 
 func (c *cluster) apiserverArgs() []string {
 	args := []string{
-		"--etcd-servers", loopback("https", c.ports.Etcd),
+		"--etcd-servers", loopback(c.ports.Etcd),
 		"--etcd-cafile", c.pki.Cert("etcd-ca"),
 		"--etcd-certfile", c.pki.Cert("etcd-client"), "--etcd-keyfile", c.pki.Key("etcd-client"),
 		"--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1",
@@ -112,6 +112,6 @@ func (c *cluster) nodeArgs() []string {
 	}
 }
 
-func loopback(scheme string, port int) string {
-	return fmt.Sprintf("%s://127.0.0.1:%d", scheme, port)
+func loopback(port int) string {
+	return fmt.Sprintf("https://127.0.0.1:%d", port)
 }

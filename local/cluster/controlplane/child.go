@@ -27,7 +27,7 @@ func startChild(dir, name string, deathsig syscall.Signal, args ...string) (*chi
 	if err != nil {
 		return nil, err
 	}
-	defer log.Close() //nolint:errcheck // the child has its own copy
+	defer log.Close()
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Args[0] = name
 	cmd.Dir = dir
@@ -67,7 +67,7 @@ func tail(path string, n int) string {
 	if err != nil {
 		return err.Error()
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	const window = 16 << 10
 	if fi, err := f.Stat(); err == nil && fi.Size() > window {
 		if _, err := f.Seek(-window, io.SeekEnd); err != nil {

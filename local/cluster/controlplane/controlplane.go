@@ -165,7 +165,7 @@ func (c *cluster) prepare() (unlock func(), err error) {
 	}
 	defer func() {
 		if err != nil {
-			lock.Close() //nolint:errcheck // nothing written
+			lock.Close()
 		}
 	}()
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
@@ -191,7 +191,7 @@ func (c *cluster) prepare() (unlock func(), err error) {
 	if err := pki.WriteFile(filepath.Join(c.dir, "audit-policy.yaml"), []byte(auditPolicy), 0o600); err != nil {
 		return nil, err
 	}
-	return func() { lock.Close() }, nil //nolint:errcheck // nothing written
+	return func() { lock.Close() }, nil
 }
 
 // start starts all components. The API server waits for etcd and the others
@@ -265,7 +265,7 @@ func (c *cluster) stop() {
 		stop(4*time.Second, running...)
 	}
 	if c.cfg.readyFile != "" {
-		os.Remove(c.cfg.readyFile) //nolint:errcheck // it may never have been written
+		os.Remove(c.cfg.readyFile)
 	}
 }
 
@@ -295,7 +295,7 @@ func (c *cluster) announce() error {
 	return nil
 }
 
-func (c *cluster) server() string   { return loopback("https", c.ports.APIServer) }
+func (c *cluster) server() string   { return loopback(c.ports.APIServer) }
 func (c *cluster) auditLog() string { return filepath.Join(c.dir, "audit.log") }
 func (c *cluster) pods() string     { return filepath.Join(c.dir, "pods") }
 func (c *cluster) kubeconfig(name string) string {

@@ -34,7 +34,7 @@ func TestChoosePorts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close() //nolint:errcheck // a test
+	defer l.Close()
 	moved, err := choosePorts(dir, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -83,7 +84,7 @@ func (c *cluster) until(ctx context.Context, what string, check func(context.Con
 		}
 		select {
 		case <-ctx.Done():
-			if context.Cause(ctx) == context.Canceled {
+			if errors.Is(ctx.Err(), context.Canceled) {
 				return ctx.Err()
 			}
 			return fmt.Errorf("%s: %w", what, err)

@@ -48,9 +48,9 @@ func binary(t *testing.T) string {
 func start(t *testing.T, bin, dir string) *cluster {
 	t.Helper()
 	ready := filepath.Join(dir, "ready.json")
-	os.Remove(ready) //nolint:errcheck // of an earlier run, if any
+	os.Remove(ready)
 	c := &cluster{t: t, dir: dir, kubectl: filepath.Join(dir, "kubectl")}
-	os.Symlink(bin, c.kubectl) //nolint:errcheck // there from an earlier run
+	os.Symlink(bin, c.kubectl)
 	c.up = exec.Command(bin, "up", "--dir", filepath.Join(dir, "state"), "--ready-file", ready)
 	var out bytes.Buffer
 	c.up.Stdout, c.up.Stderr = &out, &out
@@ -60,8 +60,8 @@ func start(t *testing.T, bin, dir string) *cluster {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		c.up.Process.Kill() //nolint:errcheck // usually over
-		c.up.Wait()         //nolint:errcheck // as above
+		c.up.Process.Kill()
+		c.up.Wait()
 	})
 	eventually(t, 3*time.Minute, func() error {
 		data, err := os.ReadFile(ready)
@@ -179,7 +179,7 @@ func TestCluster(t *testing.T) {
 	t.Run("killed supervisor", func(t *testing.T) {
 		c := *c
 		c.t = t
-		c.up.Process.Kill() //nolint:errcheck // checked by what follows
+		c.up.Process.Kill()
 		c.gone()
 	})
 	t.Run("second life", func(t *testing.T) {
@@ -202,7 +202,7 @@ func TestCluster(t *testing.T) {
 	})
 	t.Run("dead child", func(t *testing.T) {
 		c := start(t, bin, dir)
-		syscall.Kill(c.pids["kube-scheduler"], syscall.SIGKILL) //nolint:errcheck // checked by what follows
+		syscall.Kill(c.pids["kube-scheduler"], syscall.SIGKILL)
 		if err := c.up.Wait(); err == nil {
 			t.Error("up ended well without its scheduler")
 		}
@@ -240,7 +240,7 @@ func testExecTTY(t *testing.T, c *cluster) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer term.Close() //nolint:errcheck // all is read
+	defer term.Close()
 	var seen strings.Builder
 	until := func(want string) {
 		t.Helper()
@@ -257,7 +257,7 @@ func testExecTTY(t *testing.T, c *cluster) {
 		t.Fatal(err)
 	}
 	time.Sleep(500 * time.Millisecond) // kubectl looks at its size four times a second
-	io.WriteString(term, "typed\n")    //nolint:errcheck // checked by what follows
+	io.WriteString(term, "typed\n")
 	until("got typed")
 	until("44 88")
 	var exit *exec.ExitError
@@ -278,12 +278,12 @@ func testDisconnect(t *testing.T, c *cluster) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	bufio.NewReader(out).ReadString('\n') //nolint:errcheck // checked by what follows
+	bufio.NewReader(out).ReadString('\n')
 	if len(c.marked()) <= before {
 		t.Error("the command does not show")
 	}
-	cmd.Process.Kill() //nolint:errcheck // checked by what follows
-	cmd.Wait()         //nolint:errcheck // killed
+	cmd.Process.Kill()
+	cmd.Wait()
 	eventually(t, 10*time.Second, func() error {
 		if n := len(c.marked()); n > before {
 			return fmt.Errorf("%d processes, %d before", n, before)
@@ -308,8 +308,8 @@ func testLogs(t *testing.T, c *cluster) {
 			t.Fatal("the log ended")
 		}
 	}
-	cmd.Process.Kill() //nolint:errcheck // it would follow for ever
-	cmd.Wait()         //nolint:errcheck // killed
+	cmd.Process.Kill()
+	cmd.Wait()
 	if !strings.HasPrefix(lines.Text(), "line ") {
 		t.Errorf("followed %q", lines.Text())
 	}
@@ -329,7 +329,7 @@ func testLogs(t *testing.T, c *cluster) {
 
 func testCopy(t *testing.T, c *cluster) {
 	pod, want := c.pods()[0], make([]byte, 3_000_000)
-	rand.Read(want) //nolint:errcheck // never fails
+	rand.Read(want)
 	from, to := filepath.Join(t.TempDir(), "from"), filepath.Join(t.TempDir(), "to")
 	if err := os.WriteFile(from, want, 0o600); err != nil {
 		t.Fatal(err)
@@ -347,7 +347,7 @@ func testCopy(t *testing.T, c *cluster) {
 	}
 	if bytes.Contains(log, []byte("no private /tmp")) {
 		t.Log("no namespaces here: /tmp is shared")
-		os.Remove(inside) //nolint:errcheck // a courtesy
+		os.Remove(inside)
 		return
 	}
 	if fi, err := os.Stat(inside); err == nil && !fi.IsDir() {
@@ -373,8 +373,8 @@ func testAttach(t *testing.T, c *cluster) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	io.WriteString(in, "one\ntwo\n") //nolint:errcheck // checked by what follows
-	in.Close()                       //nolint:errcheck // as above
+	io.WriteString(in, "one\ntwo\n")
+	in.Close()
 	if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "got two\nbye\n") {
 		t.Errorf("attached to stdin: %v, %q", err, out.String())
 	}
@@ -388,8 +388,8 @@ func testAttach(t *testing.T, c *cluster) {
 		t.Fatal(err)
 	}
 	line, _ := bufio.NewReader(pipe).ReadString('\n')
-	watch.Process.Kill() //nolint:errcheck // it would watch for ever
-	watch.Wait()         //nolint:errcheck // killed
+	watch.Process.Kill()
+	watch.Wait()
 	if !strings.HasPrefix(line, "line ") {
 		t.Errorf("attached to output: %q", line)
 	}
@@ -413,13 +413,13 @@ func testPortForward(t *testing.T, c *cluster) {
 				t.Fatal(err)
 			}
 			body, _ := io.ReadAll(resp.Body)
-			resp.Body.Close() //nolint:errcheck // read
+			resp.Body.Close()
 			if string(body) != "hello from "+pod+"\n" {
 				t.Errorf("%s answered %q", pod, body)
 			}
 		}
-		cmd.Process.Kill() //nolint:errcheck // it would forward for ever
-		cmd.Wait()         //nolint:errcheck // killed
+		cmd.Process.Kill()
+		cmd.Wait()
 	}
 }
 

@@ -32,7 +32,7 @@ type claim struct {
 
 func (c *claim) release() {
 	if c != nil && c.hold != nil {
-		c.hold.Close() //nolint:errcheck // nothing to lose
+		c.hold.Close()
 	}
 }
 

@@ -30,7 +30,7 @@ func (p *pod) AttachContainer(ctx context.Context, _ string, _ types.UID, name s
 		go func() {
 			io.Copy(r.stdin, in) //nolint:errcheck // the client or the container has gone
 			if spec.StdinOnce && ctx.Err() == nil {
-				r.stdin.Close() //nolint:errcheck // as above
+				r.stdin.Close()
 			}
 		}()
 	}

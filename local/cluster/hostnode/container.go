@@ -160,7 +160,7 @@ func (c *container) start(ctx context.Context) (*run, error) {
 	if err := r.start(cmd, spec.Stdin, spec.TTY); err != nil {
 		return nil, err
 	}
-	os.Remove(filepath.Join(c.dir, fmt.Sprintf("log.%d", c.restarts-2))) //nolint:errcheck // only the previous one is kept
+	os.Remove(filepath.Join(c.dir, fmt.Sprintf("log.%d", c.restarts-2)))
 	c.current = r
 	c.state = corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.Now()}}
 	go func() {
@@ -267,7 +267,7 @@ func (r *run) start(cmd *exec.Cmd, stdin, tty bool) error {
 	var ours, theirs []*os.File // ends of pipes
 	fail := func(err error) error {
 		for _, f := range append(append(ours, theirs...), file) {
-			f.Close() //nolint:errcheck // given up
+			f.Close()
 		}
 		return err
 	}
@@ -307,7 +307,7 @@ func (r *run) start(cmd *exec.Cmd, stdin, tty bool) error {
 		return fail(err)
 	}
 	for _, f := range theirs {
-		f.Close() //nolint:errcheck // the child has its own
+		f.Close()
 	}
 	go func() {
 		var wg sync.WaitGroup
@@ -315,14 +315,14 @@ func (r *run) start(cmd *exec.Cmd, stdin, tty bool) error {
 			wg.Go(func() {
 				stream := log.stream(streams[i])
 				io.Copy(io.MultiWriter(stream, r.out.writer(streams[i])), reader) //nolint:errcheck // a pty ends with EIO
-				stream.Close()                                                    //nolint:errcheck // the disk is full, and said so before
+				stream.Close()
 			})
 		}
 		wg.Wait()
 		<-r.proc.Done()
 		r.out.close()
 		for _, f := range append(ours, file) {
-			f.Close() //nolint:errcheck // all is read
+			f.Close()
 		}
 		close(r.done)
 	}()

@@ -42,11 +42,12 @@ func (p *pod) ExecInContainer(ctx context.Context, _ string, _ types.UID, name s
 	ctx, gone := context.WithCancel(ctx)
 	defer gone()
 	over := make(chan struct{})
-	defer close(over)
+	defer close(over) // before gone
 	go func() {
+		<-ctx.Done()
 		select {
-		case <-over:
-		case <-ctx.Done():
+		case <-over: // it ended by itself; what it left in the background may stay
+		default:
 			process.KillMarked(filepath.Join(c.dir, session), 5*time.Second)
 		}
 	}()
@@ -92,7 +93,7 @@ func execPipes(cmd *exec.Cmd, in io.Reader, out, errOut io.Writer) error {
 		}
 		go func() {
 			io.Copy(w, in) //nolint:errcheck // the command may not read all
-			w.Close()      //nolint:errcheck // as above
+			w.Close()
 		}()
 	}
 	proc, err := process.Start(cmd, syscall.SIGKILL)
@@ -108,7 +109,7 @@ func execTTY(cmd *exec.Cmd, in io.Reader, out io.Writer, resize <-chan remotecom
 	if err != nil {
 		return err
 	}
-	defer ptmx.Close() //nolint:errcheck // all is read
+	defer ptmx.Close()
 	// Clients that have a size send it at once; a command that asks for it
 	// first thing should get it.
 	select {
@@ -119,7 +120,7 @@ func execTTY(cmd *exec.Cmd, in io.Reader, out io.Writer, resize <-chan remotecom
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 	cmd.SysProcAttr.Setctty = true
 	proc, err := process.Start(cmd, syscall.SIGKILL)
-	slave.Close() //nolint:errcheck // the child has its own
+	slave.Close()
 	if err != nil {
 		return cannotRun(err)
 	}

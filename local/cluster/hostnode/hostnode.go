@@ -102,8 +102,8 @@ func serve(ctx context.Context, c config) error {
 		return err
 	}
 	srv := &http.Server{Handler: provider.routes(), ReadHeaderTimeout: 30 * time.Second}
-	go srv.Serve(l)   //nolint:errcheck // ends with the process
-	defer srv.Close() //nolint:errcheck // ends with the process
+	go srv.Serve(l) //nolint:errcheck // ends with the process
+	defer srv.Close()
 	defer provider.stopAll()
 	return c.runControllers(ctx, client, provider)
 }

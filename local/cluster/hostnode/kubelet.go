@@ -112,7 +112,7 @@ func (p *pod) PortForward(ctx context.Context, _ string, _ types.UID, port int32
 	if err != nil {
 		return err
 	}
-	defer conn.Close() //nolint:errcheck // all is copied
+	defer conn.Close()
 	// Each direction ends by itself; the stream is closed when the pod has
 	// nothing more to say, which also ends a client that never closes.
 	go func() {
@@ -147,7 +147,7 @@ func (p *Provider) serveLogs(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/plain")
 	w.WriteHeader(http.StatusOK)
 	out := flusher{w, http.NewResponseController(w)}
-	out.Flush() //nolint:errcheck // the client has gone; the copy will notice
+	out.Flush()
 	if err := copyLog(r.Context(), path, opts, out, done); err != nil && !errors.Is(err, os.ErrClosed) {
 		panic(http.ErrAbortHandler) // the only way left to tell that this is not all
 	}
@@ -256,7 +256,7 @@ type watchedConn struct {
 func (c *watchedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	var timeout net.Error
-	if err != nil && !(errors.As(err, &timeout) && timeout.Timeout()) {
+	if err != nil && (!errors.As(err, &timeout) || !timeout.Timeout()) {
 		c.gone()
 	}
 	return n, err

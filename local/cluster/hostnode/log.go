@@ -91,7 +91,7 @@ func copyLog(ctx context.Context, path string, o logOptions, out io.Writer, done
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	if err := seekTail(f, o.tail); err != nil {
 		return err
 	}

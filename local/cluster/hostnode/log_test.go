@@ -41,10 +41,10 @@ func readLog(t *testing.T, path string, o logOptions) string {
 
 func TestLogOptions(t *testing.T) {
 	path := writeLog(t, func(out, errOut *logStream) {
-		out.Write([]byte("one\ntwo\n"))  //nolint:errcheck // a buffer
-		errOut.Write([]byte("oops\n"))   //nolint:errcheck // a buffer
-		out.Write([]byte("\nlast line")) //nolint:errcheck // a buffer
-		out.Close()                      //nolint:errcheck // a buffer
+		out.Write([]byte("one\ntwo\n"))
+		errOut.Write([]byte("oops\n"))
+		out.Write([]byte("\nlast line"))
+		out.Close()
 	})
 	all := "one\ntwo\noops\n\nlast line"
 	for name, test := range map[string]struct {
@@ -72,9 +72,9 @@ func TestLogKeepsBytesWhereverWritesSplit(t *testing.T) {
 	text := "a\n\nlonger line\r\nno newline"
 	for i := range len(text) + 1 {
 		path := writeLog(t, func(out, _ *logStream) {
-			out.Write([]byte(text[:i])) //nolint:errcheck // a buffer
-			out.Write([]byte(text[i:])) //nolint:errcheck // a buffer
-			out.Close()                 //nolint:errcheck // a buffer
+			out.Write([]byte(text[:i]))
+			out.Write([]byte(text[i:]))
+			out.Close()
 		})
 		if diff := cmp.Diff(text, readLog(t, path, logOptions{tail: -1})); diff != "" {
 			t.Errorf("split at %d: %s", i, diff)
@@ -84,7 +84,7 @@ func TestLogKeepsBytesWhereverWritesSplit(t *testing.T) {
 
 func TestLogCutsLongLines(t *testing.T) {
 	text := strings.Repeat("x", 3*maxEntry+5) + "\nnext\n"
-	path := writeLog(t, func(out, _ *logStream) { out.Write([]byte(text)) }) //nolint:errcheck // a buffer
+	path := writeLog(t, func(out, _ *logStream) { out.Write([]byte(text)) })
 	if got := readLog(t, path, logOptions{tail: -1}); got != text {
 		t.Errorf("got %d bytes back, want %d", len(got), len(text))
 	}
@@ -100,16 +100,16 @@ func TestLogFollowEndsWithTheContainer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close() //nolint:errcheck // a test
+	defer f.Close()
 	done, read := make(chan struct{}), make(chan string)
 	go func() {
 		var got bytes.Buffer
-		copyLog(context.Background(), path, logOptions{tail: -1, follow: true}, &got, done) //nolint:errcheck // shown by what was read
+		copyLog(context.Background(), path, logOptions{tail: -1, follow: true}, &got, done)
 		read <- got.String()
 	}()
 	out := (&logFile{out: f, now: time.Now}).stream("stdout")
 	for _, line := range []string{"one\n", "two\n", "three\n"} {
-		out.Write([]byte(line)) //nolint:errcheck // a test
+		out.Write([]byte(line))
 		time.Sleep(20 * time.Millisecond)
 	}
 	close(done)

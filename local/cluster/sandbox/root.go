@@ -202,7 +202,7 @@ func (r *root) cover(dir string) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd) //nolint:errcheck // read only
+	defer unix.Close(fd)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
