@@ -45,7 +45,8 @@ need:
 
 test: build lint ## every test one machine can run
 	@echo "testing the nested module local/cluster"
-	@cd local/cluster && GOWORK=off go vet ./... && SALLYPORT_CLUSTER_BIN=$$(readlink -f ../../bin/cluster) GOWORK=off go test ./...
+	@cd local/cluster && export CGO_ENABLED=0 GOFLAGS=-trimpath GOWORK=off SALLYPORT_CLUSTER_BIN=$$(readlink -f ../../bin/cluster) && \
+	  go vet ./... && go test ./... # the flags of build.sh, or Kubernetes is compiled again
 	@echo "testing the module"
 	@SALLYPORT_MOTO_PYTHON=$$(cat bin/.moto-python) go test $$(go list ./... | grep -v /e2e/) ./e2e/law
 	@$(MAKE) --no-print-directory test-stack synth

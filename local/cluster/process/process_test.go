@@ -1,6 +1,7 @@
 package process
 
 import (
+	"os"
 	"os/exec"
 	"syscall"
 	"testing"
@@ -44,10 +45,20 @@ func TestKillMarkedFindsWhatLeftItsSession(t *testing.T) {
 }
 
 func TestStopKillsWhatIgnoresSIGTERM(t *testing.T) {
-	cmd := exec.Command("sh", "-c", "trap '' TERM; while :; do sleep 0.1; done")
+	cmd := exec.Command("sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 0.1; done")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	cmd.Stdout = w
 	p, err := Start(cmd, syscall.SIGKILL)
 	if err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	if _, err := r.Read(make([]byte, 5)); err != nil { // the trap is set
 		t.Fatal(err)
 	}
 	p.Stop(200 * time.Millisecond)
