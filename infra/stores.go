@@ -72,11 +72,6 @@ func newTable(st awscdk.Stack, id string, t settings.Table) awsdynamodb.Table {
 		DeletionProtection:               yes,
 		RemovalPolicy:                    awscdk.RemovalPolicy_RETAIN,
 	})
-	for _, i := range t.Indexes {
-		table.AddGlobalSecondaryIndex(&awsdynamodb.GlobalSecondaryIndexProps{
-			IndexName: &i.Name, PartitionKey: key(i.PartitionKey), SortKey: key(i.SortKey), ProjectionType: awsdynamodb.ProjectionType_ALL,
-		})
-	}
 	return table
 }
 

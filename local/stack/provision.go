@@ -85,21 +85,10 @@ func (u *start) provision(ctx context.Context) error {
 
 // CreateTable makes a table as the CDK app does.
 func CreateTable(ctx context.Context, db *dynamodb.Client, t settings.Table) error {
-	in := &dynamodb.CreateTableInput{TableName: &t.Name, BillingMode: ddb.BillingModePayPerRequest, KeySchema: keySchema(t.PartitionKey, t.SortKey)}
-	seen := map[string]bool{}
-	attribute := func(names ...string) {
-		for _, n := range names {
-			if !seen[n] {
-				seen[n] = true
-				in.AttributeDefinitions = append(in.AttributeDefinitions, ddb.AttributeDefinition{AttributeName: aws.String(n), AttributeType: ddb.ScalarAttributeTypeS})
-			}
-		}
-	}
-	attribute(t.PartitionKey, t.SortKey)
-	for _, i := range t.Indexes {
-		attribute(i.PartitionKey, i.SortKey)
-		in.GlobalSecondaryIndexes = append(in.GlobalSecondaryIndexes, ddb.GlobalSecondaryIndex{IndexName: aws.String(i.Name), KeySchema: keySchema(i.PartitionKey, i.SortKey),
-			Projection: &ddb.Projection{ProjectionType: ddb.ProjectionTypeAll}})
+	in := &dynamodb.CreateTableInput{TableName: &t.Name, BillingMode: ddb.BillingModePayPerRequest, KeySchema: []ddb.KeySchemaElement{
+		{AttributeName: &t.PartitionKey, KeyType: ddb.KeyTypeHash}, {AttributeName: &t.SortKey, KeyType: ddb.KeyTypeRange}}}
+	for _, name := range []string{t.PartitionKey, t.SortKey} {
+		in.AttributeDefinitions = append(in.AttributeDefinitions, ddb.AttributeDefinition{AttributeName: aws.String(name), AttributeType: ddb.ScalarAttributeTypeS})
 	}
 	if _, err := db.CreateTable(ctx, in); err != nil {
 		return fmt.Errorf("creating table %s: %w", t.Name, err)
@@ -109,10 +98,6 @@ func CreateTable(ctx context.Context, db *dynamodb.Client, t settings.Table) err
 		return fmt.Errorf("setting the time to live of table %s: %w", t.Name, err)
 	}
 	return nil
-}
-
-func keySchema(partition, sort string) []ddb.KeySchemaElement {
-	return []ddb.KeySchemaElement{{AttributeName: aws.String(partition), KeyType: ddb.KeyTypeHash}, {AttributeName: aws.String(sort), KeyType: ddb.KeyTypeRange}}
 }
 
 // register tells EKS where the cluster is, and gives every tier its access entry.

@@ -33,14 +33,6 @@ type Table struct {
 	PartitionKey string
 	SortKey      string
 	TTL          string
-	Indexes      []Index
-}
-
-// An Index is a global secondary index that projects everything.
-type Index struct {
-	Name         string
-	PartitionKey string
-	SortKey      string
 }
 
 // Sessions is the table of sessions, and later of approvals and grants.
@@ -49,11 +41,7 @@ var Sessions = Table{
 	PartitionKey: "pk",
 	SortKey:      "sk",
 	TTL:          "ttl",
-	Indexes:      []Index{ByCluster},
 }
-
-// ByCluster lists a cluster's sessions by when they started.
-var ByCluster = Index{Name: "by-cluster", PartitionKey: "cluster", SortKey: "started"}
 
 // PolicyPrefix is where policies lie in the policy bucket.
 const PolicyPrefix = "policy/"
