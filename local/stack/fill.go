@@ -3,9 +3,11 @@ package stack
 import (
 	"bytes"
 	"fmt"
+	"regexp"
 
 	"go.yaml.in/yaml/v3"
 
+	"sallyport/shared/policy"
 	"sallyport/shared/settings"
 )
 
@@ -57,6 +59,18 @@ func fill(file []byte, issuer, cluster string) ([]byte, error) {
 	}
 	return out.Bytes(), nil
 }
+
+// inOriginal gives an error about a filled-in policy the line it has in the file as it was written, where that fails
+// in the same way. Elsewhere the line is that of the filled-in file, and it says so.
+func inOriginal(name string, file []byte, filled error) error {
+	_, original := policy.Load(name, file)
+	if original != nil && lines.ReplaceAllString(original.Error(), "") == lines.ReplaceAllString(filled.Error(), "") {
+		return original
+	}
+	return fmt.Errorf("%w (the line is that of the file with issuer, roles and cluster filled in)", filled)
+}
+
+var lines = regexp.MustCompile(`line \d+: `)
 
 func roleARN(tier string) string {
 	return "arn:aws:iam::" + Account + ":role" + settings.RolePath + tier

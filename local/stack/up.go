@@ -162,7 +162,7 @@ func (u *start) policy() error {
 		return fmt.Errorf("policy %s: %w", name, err)
 	}
 	if _, err := policy.Load(name, filled); err != nil {
-		return err
+		return inOriginal(name, file, err)
 	}
 	sum := sha256.Sum256(filled)
 	u.digest = hex.EncodeToString(sum[:])

@@ -73,6 +73,10 @@ func Parse(method, target string) (access.Action, error) {
 		Verb: info.Verb, Group: info.APIGroup, Version: info.APIVersion, Resource: info.Resource, Subresource: info.Subresource,
 		Namespace: info.Namespace, Name: info.Name, Path: path, Resourceless: !info.IsResourceRequest,
 	}
+	if a.Verb == "watch" && method != http.MethodGet {
+		// The API server's parser takes the old path prefix /watch/ for the verb, whatever the method.
+		return a, access.Errorf(access.Method, "a watch is asked for with GET, not %s", method)
+	}
 	if info.IsResourceRequest && info.Resource == "" {
 		return a, access.Errorf(access.Invalid, "the path %q names no resource", clip(path))
 	}

@@ -80,6 +80,20 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// P7: the path prefix /watch/ makes a verb out of any method in the API server's parser; only GET reads.
+func TestWatchIsAskedForWithGet(t *testing.T) {
+	for _, method := range []string{"POST", "PUT", "PATCH", "DELETE"} {
+		for _, target := range []string{"/api/v1/watch/pods", "/api/v1/watch/namespaces/dev/secrets/db", "/apis/apps/v1/watch/deployments"} {
+			if a, err := action.Parse(method, target); access.KindOf(err) != access.Method {
+				t.Errorf("%s %s: got %+v, %v; want it refused as a method", method, target, a, err)
+			}
+		}
+		if a, err := action.Parse(method, "/api/v1/namespaces/dev/pods/web?watch=true"); err == nil && (a.Verb == "watch" || a.Verb == "get" || a.Verb == "list") {
+			t.Errorf("%s with watch=true is a %s", method, a.Verb)
+		}
+	}
+}
+
 // P2, P3, P4, P8: what could be read in two ways is refused, not cleaned.
 func TestParseRefuses(t *testing.T) {
 	for _, target := range []string{

@@ -72,9 +72,9 @@ type tierFile struct {
 
 type sessionsFile struct {
 	at         line
-	Idle       duration `yaml:"idle"`
-	Longest    duration `yaml:"longest"`
-	Credential duration `yaml:"credential"`
+	Idle       yaml.Node `yaml:"idle"`
+	Longest    yaml.Node `yaml:"longest"`
+	Credential yaml.Node `yaml:"credential"`
 }
 
 type line int
@@ -104,17 +104,6 @@ func (x *tierFile) UnmarshalYAML(n *yaml.Node) error {
 func (x *sessionsFile) UnmarshalYAML(n *yaml.Node) error {
 	type plain sessionsFile
 	return strictDecode(n, (*plain)(x), &x.at)
-}
-
-type duration time.Duration
-
-func (d *duration) UnmarshalYAML(n *yaml.Node) error {
-	v, err := time.ParseDuration(n.Value)
-	if err != nil {
-		return fmt.Errorf("line %d: %q is no duration; write one like 45m or 2h", n.Line, n.Value)
-	}
-	*d = duration(v)
-	return nil
 }
 
 func strictDecode(n *yaml.Node, into any, at *line) error {
@@ -327,15 +316,20 @@ func conditions(in []conditionFile) ([]access.Condition, line, error) {
 }
 
 func (f sessionsFile) lengths() (Sessions, error) {
-	s := Sessions{Idle: time.Duration(f.Idle), Longest: time.Duration(f.Longest), Credential: time.Duration(f.Credential)}
-	if s.Credential == 0 {
-		s.Credential = longestCredential
-	}
-	if s.Idle == 0 {
-		s.Idle = 2 * time.Hour
-	}
-	if s.Longest == 0 {
-		s.Longest = 12 * time.Hour
+	s := Sessions{Idle: 2 * time.Hour, Longest: 12 * time.Hour, Credential: longestCredential}
+	for _, field := range []struct {
+		name string
+		node yaml.Node
+		into *time.Duration
+	}{{"idle", f.Idle, &s.Idle}, {"longest", f.Longest, &s.Longest}, {"credential", f.Credential, &s.Credential}} {
+		if field.node.IsZero() {
+			continue
+		}
+		d, err := time.ParseDuration(field.node.Value)
+		if err != nil {
+			return s, fmt.Errorf("%s: %q is no duration; write one like 45m or 2h", field.name, field.node.Value)
+		}
+		*field.into = d
 	}
 	switch {
 	case s.Credential < shortestCredential || s.Credential > longestCredential:

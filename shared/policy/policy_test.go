@@ -99,7 +99,7 @@ func TestLoadRefuses(t *testing.T) {
 		{"two tiers, one group", "group: sallyport:operate", "group: sallyport:observe", "line 25", `is tier "observe"'s already`},
 		{"host with port", "dev.gate.example.com", "dev.gate.example.com:443", "line 17", "without port"},
 		{"cluster without region", "  region: eu-west-1\n", "", "line 17", "region is missing"},
-		{"no duration", "idle: 2h", "idle: 2 hours", "line 29", "is no duration"},
+		{"no duration", "idle: 2h", "idle: 2 hours", "line 29", `sessions: idle: "2 hours" is no duration`},
 		{"credential past role chaining", "credential: 30m", "credential: 2h", "line 29", "AWS allows 15m0s to 1h0m0s"},
 		{"idle shorter than credential", "idle: 2h", "idle: 10m", "line 29", "would end before it is renewed"},
 		{"longest shorter than idle", "longest: 12h", "longest: 1h", "line 29", "shorter than idle"},
