@@ -2,12 +2,14 @@ package stack
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"regexp"
+	"strconv"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 
-	"sallyport/shared/policy"
 	"sallyport/shared/settings"
 )
 
@@ -60,17 +62,60 @@ func fill(file []byte, issuer, cluster string) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// inOriginal gives an error about a filled-in policy the line it has in the file as it was written, where that fails
-// in the same way. Elsewhere the line is that of the filled-in file, and it says so.
-func inOriginal(name string, file []byte, filled error) error {
-	_, original := policy.Load(name, file)
-	if original != nil && lines.ReplaceAllString(original.Error(), "") == lines.ReplaceAllString(filled.Error(), "") {
-		return original
+// inOriginal gives an error about a filled-in policy the line that the user knows: that of the same place in the file
+// as it was written.
+func inOriginal(file, filled []byte, err error) error {
+	m := lineOf.FindStringSubmatch(err.Error())
+	if m == nil {
+		return err
 	}
-	return fmt.Errorf("%w (the line is that of the file with issuer, roles and cluster filled in)", filled)
+	var place string
+	places(filled, func(path, line string) {
+		if line == m[1] && place == "" {
+			place = path
+		}
+	})
+	for ; place != ""; place = place[:strings.LastIndexByte(place, '/')] {
+		found := ""
+		places(file, func(path, line string) {
+			if path == place && found == "" {
+				found = line
+			}
+		})
+		if found != "" {
+			return errors.New(strings.Replace(err.Error(), "line "+m[1]+":", "line "+found+":", 1))
+		}
+	}
+	return err
 }
 
-var lines = regexp.MustCompile(`line \d+: `)
+var lineOf = regexp.MustCompile(`line (\d+):`)
+
+// places tells of every key and list item of a YAML file in which line it stands.
+func places(file []byte, tell func(path, line string)) {
+	var doc yaml.Node
+	if yaml.Unmarshal(file, &doc) != nil || len(doc.Content) == 0 {
+		return
+	}
+	var walk func(n *yaml.Node, path string)
+	walk = func(n *yaml.Node, path string) {
+		for i, c := range n.Content {
+			at := path + "/" + strconv.Itoa(i)
+			if n.Kind == yaml.MappingNode {
+				if i%2 == 1 {
+					continue
+				}
+				at = path + "/" + c.Value
+			}
+			tell(at, strconv.Itoa(c.Line))
+			if n.Kind == yaml.MappingNode {
+				c = n.Content[i+1]
+			}
+			walk(c, at)
+		}
+	}
+	walk(doc.Content[0], "")
+}
 
 func roleARN(tier string) string {
 	return "arn:aws:iam::" + Account + ":role" + settings.RolePath + tier

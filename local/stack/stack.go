@@ -112,7 +112,7 @@ func (s *Stack) Down() error {
 	if err := errors.Join(failed...); err != nil {
 		return err
 	}
-	for _, name := range []string{"stack.json", "profile.json", "processes.json", "cluster", "aws", "issuer", "agent.kubeconfig", "proxy-ca.crt", "proxy.crt", "proxy.key"} {
+	for _, name := range []string{"stack.json", "profile.json", "processes.json", "cluster", "aws", "issuer", "agent.kubeconfig", "proxy-ca.crt", "proxy.crt", "proxy.key", "policy.yaml"} {
 		if err := os.RemoveAll(s.path(name)); err != nil {
 			return fmt.Errorf("removing the stack's state: %w", err)
 		}

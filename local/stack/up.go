@@ -162,7 +162,7 @@ func (u *start) policy() error {
 		return fmt.Errorf("policy %s: %w", name, err)
 	}
 	if _, err := policy.Load(name, filled); err != nil {
-		return inOriginal(name, file, err)
+		return inOriginal(file, filled, err)
 	}
 	sum := sha256.Sum256(filled)
 	u.digest = hex.EncodeToString(sum[:])
@@ -362,7 +362,7 @@ func (s *Stack) lock() (func(), error) {
 // podNet is the loopback network of this checkout's pods, so that two checkouts' pods do not meet.
 func podNet(root string) string {
 	sum := sha256.Sum256([]byte(root))
-	return fmt.Sprintf("127.%d.0.0/16", 64+int(sum[0])%128)
+	return fmt.Sprintf("127.%d.%d.0/20", 64+int(sum[0])%128, sum[1]&0xf0)
 }
 
 func freePorts() (string, string, error) {

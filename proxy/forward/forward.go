@@ -210,7 +210,9 @@ func screen(res *http.Response) error {
 		// An upgrade that failed: this connection is never used again, on either side (CVE-2018-1002105).
 		h.Set("Connection", "close")
 	}
-	for _, name := range []string{"Set-Cookie", "Www-Authenticate", "Alt-Svc", "Strict-Transport-Security"} {
+	res.Body = cuttable(res.Request.Context(), res.Body)
+	// Audit-Id is the gate's to send, and it sent the same one.
+	for _, name := range []string{"Audit-Id", "Set-Cookie", "Www-Authenticate", "Alt-Svc", "Strict-Transport-Security"} {
 		h.Del(name)
 	}
 	if isWhoami(s.Action) {

@@ -175,6 +175,11 @@ func (p *pass) serve(w http.ResponseWriter, r *http.Request) error {
 		return access.Errorf(access.Denied, "%s", d.Message)
 	}
 	if err := upgrade(r, a); err != nil {
+		if spdy(r) {
+			if refused := g.forward.May(r.Context(), forward.Request{Live: p.live, Action: a, AuditID: p.facts.ID}); refused != nil {
+				return refused
+			}
+		}
 		return err
 	}
 	body, err := read(w, r)
@@ -228,12 +233,18 @@ func upgrade(r *http.Request, a access.Action) error {
 		return nil
 	case !a.Upgrade:
 		return access.Errorf(access.Invalid, "nothing but exec, attach and port-forward may upgrade its connection")
-	case len(asked) == 1 && strings.HasPrefix(strings.ToLower(asked[0]), "spdy/"):
+	case spdy(r):
 		return access.Errorf(access.Invalid, "%s over SPDY is not carried by this gate, as load balancers do not carry it; use WebSocket: kubectl 1.31 or newer does by itself (unset KUBECTL_REMOTE_COMMAND_WEBSOCKETS and KUBECTL_PORT_FORWARD_WEBSOCKETS)", a.Verb)
 	case len(asked) != 1 || !strings.EqualFold(asked[0], "websocket") || r.Method != http.MethodGet || r.ProtoMajor != 1:
 		return access.Errorf(access.Invalid, "%s needs a WebSocket upgrade (RFC 6455), asked for with GET over HTTP/1.1", a.Verb)
 	}
 	return nil
+}
+
+// spdy says whether a request asks for the protocol kubectl used before 1.31, and falls back to.
+func spdy(r *http.Request) bool {
+	asked := r.Header.Values("Upgrade")
+	return len(asked) == 1 && strings.HasPrefix(strings.ToLower(asked[0]), "spdy/")
 }
 
 // read takes the whole body before anything is decided to be forwarded: bounded in size and time.
