@@ -176,7 +176,7 @@ func (p *pass) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	if err := upgrade(r, a); err != nil {
 		if spdy(r) {
-			if refused := g.forward.May(r.Context(), forward.Request{Live: p.live, Action: a, AuditID: p.facts.ID}); refused != nil {
+			if refused := g.forward.May(r.Context(), forward.Request{Live: p.live, Action: a, AuditID: p.facts.ID + "-may"}); refused != nil {
 				return refused
 			}
 		}

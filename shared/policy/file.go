@@ -29,7 +29,7 @@ type document struct {
 }
 
 type issuerFile struct {
-	at          line
+	at          marks
 	URL         string          `yaml:"url"`
 	Algorithms  []string        `yaml:"algorithms"`
 	JWKS        string          `yaml:"jwks"`
@@ -43,27 +43,27 @@ type issuerFile struct {
 }
 
 type conditionFile struct {
-	at      line
+	at      marks
 	Claim   string   `yaml:"claim"`
 	Equals  []string `yaml:"equals"`
 	Matches string   `yaml:"matches"`
 }
 
 type groupFile struct {
-	at    line
+	at    marks
 	Group string          `yaml:"group"`
 	When  []conditionFile `yaml:"when"`
 }
 
 type clusterFile struct {
-	at     line
+	at     marks
 	Name   string   `yaml:"name"`
 	Region string   `yaml:"region"`
 	Hosts  []string `yaml:"hosts"`
 }
 
 type tierFile struct {
-	at     line
+	at     marks
 	Name   string   `yaml:"name"`
 	Role   string   `yaml:"role"`
 	Group  string   `yaml:"group"`
@@ -71,13 +71,27 @@ type tierFile struct {
 }
 
 type sessionsFile struct {
-	at         line
+	at         marks
 	Idle       yaml.Node `yaml:"idle"`
 	Longest    yaml.Node `yaml:"longest"`
 	Credential yaml.Node `yaml:"credential"`
 }
 
 type line int
+
+// marks are the lines of a mapping: where it begins, and where each of its fields stands.
+type marks struct {
+	begin line
+	field map[string]line
+}
+
+// of is the line of a field, and where the mapping begins when the field is not there.
+func (m marks) of(field string) line {
+	if l, ok := m.field[field]; ok {
+		return l
+	}
+	return m.begin
+}
 
 // Each list element remembers the line it began on. The alias type keeps the decoder strict: a plain node.Decode would
 // forget KnownFields, so unknown fields are looked for by hand in strictDecode.
@@ -106,20 +120,22 @@ func (x *sessionsFile) UnmarshalYAML(n *yaml.Node) error {
 	return strictDecode(n, (*plain)(x), &x.at)
 }
 
-func strictDecode(n *yaml.Node, into any, at *line) error {
+func strictDecode(n *yaml.Node, into any, at *marks) error {
 	if n.Kind != yaml.MappingNode {
 		return fmt.Errorf("line %d: a mapping is wanted here, fields and their values", n.Line)
 	}
 	known := fieldsOf(into)
+	m := marks{line(n.Line), map[string]line{}}
 	for i := 0; i < len(n.Content); i += 2 {
 		if k := n.Content[i]; !slices.Contains(known, k.Value) {
 			return fmt.Errorf("line %d: unknown field %q%s", k.Line, k.Value, suggest(k.Value, known))
 		}
+		m.field[n.Content[i].Value] = line(n.Content[i].Line)
 	}
 	if err := n.Decode(into); err != nil {
 		return err
 	}
-	*at = line(n.Line)
+	*at = m
 	return nil
 }
 
@@ -145,7 +161,7 @@ func parse(name string, b []byte) (*document, error) {
 	}
 	doc := &document{name: name}
 	type plain document
-	if err := strictDecode(root.Content[0], (*plain)(doc), new(line)); err != nil {
+	if err := strictDecode(root.Content[0], (*plain)(doc), new(marks)); err != nil {
 		return refuse(err)
 	}
 	return doc, nil
@@ -188,9 +204,9 @@ func (doc *document) policy() (*Policy, error) {
 	urls := map[string]line{}
 	for _, f := range doc.Issuers {
 		if at, twice := urls[f.URL]; twice {
-			return nil, bad(f.at, "issuer %s stands at line %d already", f.URL, at)
+			return nil, bad(f.at.of("url"), "issuer %s stands at line %d already", f.URL, at)
 		}
-		urls[f.URL] = f.at
+		urls[f.URL] = f.at.of("url")
 		i, at, err := f.issuer(doc.Audience)
 		if err != nil {
 			return nil, bad(at, "issuer %s: %v", f.URL, err)
@@ -200,21 +216,21 @@ func (doc *document) policy() (*Policy, error) {
 	hosts, names := map[string]string{}, map[string]bool{}
 	for _, f := range doc.Clusters {
 		if !nameRE.MatchString(f.Name) {
-			return nil, bad(f.at, "cluster name %q: lower-case letters, digits and hyphens are wanted", f.Name)
+			return nil, bad(f.at.of("name"), "cluster name %q: lower-case letters, digits and hyphens are wanted", f.Name)
 		}
 		if names[f.Name] {
-			return nil, bad(f.at, "cluster %q is named twice", f.Name)
+			return nil, bad(f.at.of("name"), "cluster %q is named twice", f.Name)
 		}
 		names[f.Name] = true
 		if f.Region == "" {
-			return nil, bad(f.at, "cluster %q: region is missing, such as region: eu-west-1", f.Name)
+			return nil, bad(f.at.of("region"), "cluster %q: region is missing, such as region: eu-west-1", f.Name)
 		}
 		for _, h := range f.Hosts {
 			if !hostRE.MatchString(h) {
-				return nil, bad(f.at, "cluster %q: host %q must be a lower-case host name without port", f.Name, h)
+				return nil, bad(f.at.of("hosts"), "cluster %q: host %q must be a lower-case host name without port", f.Name, h)
 			}
 			if other, taken := hosts[h]; taken {
-				return nil, bad(f.at, "host %q is both %q's and %q's", h, other, f.Name)
+				return nil, bad(f.at.of("hosts"), "host %q is both %q's and %q's", h, other, f.Name)
 			}
 			hosts[h] = f.Name
 		}
@@ -225,28 +241,29 @@ func (doc *document) policy() (*Policy, error) {
 		role := roleRE.FindStringSubmatch(f.Role)
 		switch {
 		case !nameRE.MatchString(f.Name):
-			return nil, bad(f.at, "tier name %q: lower-case letters, digits and hyphens are wanted", f.Name)
+			return nil, bad(f.at.of("name"), "tier name %q: lower-case letters, digits and hyphens are wanted", f.Name)
 		case tiers[f.Name]:
-			return nil, bad(f.at, "tier %q is named twice", f.Name)
+			return nil, bad(f.at.of("name"), "tier %q is named twice", f.Name)
 		case f.Role == "":
-			return nil, bad(f.at, "tier %q: role is missing, such as role: arn:aws:iam::111122223333:role/sallyport/%s", f.Name, f.Name)
+			return nil, bad(f.at.of("role"), "tier %q: role is missing, such as role: arn:aws:iam::111122223333:role/sallyport/%s", f.Name, f.Name)
 		case role == nil:
-			return nil, bad(f.at, "tier %q: %q is no IAM role ARN", f.Name, f.Role)
+			return nil, bad(f.at.of("role"), "tier %q: %q is no IAM role ARN", f.Name, f.Role)
 		case role[1] != f.Name:
-			return nil, bad(f.at, "tier %q: its role must be named like the tier, so that the cluster's audit log reads assumed-role/%s; it is named %q", f.Name, f.Name, role[1])
+			return nil, bad(f.at.of("role"), "tier %q: its role must be named like the tier, so that the cluster's audit log reads assumed-role/%s; it is named %q", f.Name, f.Name, role[1])
 		case !groupRE.MatchString(f.Group) || reserved(f.Group):
-			return nil, bad(f.at, "tier %q: group %q must be a Kubernetes group that does not begin with system:, eks:, aws:, amazon: or iam:", f.Name, f.Group)
+			return nil, bad(f.at.of("group"), "tier %q: group %q must be a Kubernetes group that does not begin with system:, eks:, aws:, amazon: or iam:", f.Name, f.Group)
 		case kubeGroups[f.Group] != "":
-			return nil, bad(f.at, "tier %q: group %q is tier %q's already", f.Name, f.Group, kubeGroups[f.Group])
+			return nil, bad(f.at.of("group"), "tier %q: group %q is tier %q's already", f.Name, f.Group, kubeGroups[f.Group])
 		case len(f.Groups) == 0:
-			return nil, bad(f.at, "tier %q: groups is empty, so nobody would have it", f.Name)
+			return nil, bad(f.at.of("groups"), "tier %q: groups is empty, so nobody would have it", f.Name)
 		}
 		tiers[f.Name], kubeGroups[f.Group] = true, f.Name
 		p.Tiers = append(p.Tiers, access.Tier{Name: f.Name, Role: f.Role, Group: f.Group, Groups: f.Groups})
 	}
+	var at line
 	var err error
-	if p.Sessions, err = doc.Sessions.lengths(); err != nil {
-		return nil, bad(doc.Sessions.at, "sessions: %v", err)
+	if p.Sessions, at, err = doc.Sessions.lengths(); err != nil {
+		return nil, bad(at, "sessions: %v", err)
 	}
 	return p, nil
 }
@@ -255,23 +272,23 @@ func (f issuerFile) issuer(audience string) (access.Issuer, line, error) {
 	i := access.Issuer{URL: f.URL, Audience: audience, Algorithms: f.Algorithms, JWKS: f.JWKS, Private: f.Private,
 		Agent: f.Agent, Owner: f.Owner, Run: f.Run, GroupsClaim: f.GroupsClaim}
 	if err := checkURL(f.URL); err != nil {
-		return i, f.at, err
+		return i, f.at.of("url"), err
 	}
 	if len(f.Algorithms) == 0 {
-		return i, f.at, errors.New("algorithms is missing, such as algorithms: [RS256]")
+		return i, f.at.of("algorithms"), errors.New("algorithms is missing, such as algorithms: [RS256]")
 	}
 	for _, a := range f.Algorithms {
 		if !slices.Contains(algorithms, a) {
-			return i, f.at, fmt.Errorf("algorithm %q is not one of %s", a, strings.Join(algorithms, ", "))
+			return i, f.at.of("algorithms"), fmt.Errorf("algorithm %q is not one of %s", a, strings.Join(algorithms, ", "))
 		}
 	}
 	for _, r := range f.Run {
 		if r == "jti" || r == "iat" || r == "exp" || r == "nbf" {
-			return i, f.at, fmt.Errorf("run names %s, which differs in every token: a renewed token would be a new run", r)
+			return i, f.at.of("run"), fmt.Errorf("run names %s, which differs in every token: a renewed token would be a new run", r)
 		}
 	}
 	if f.GroupsClaim == "" && len(f.Groups) == 0 {
-		return i, f.at, errors.New("neither groupsClaim nor groups is given, so its tokens would be allowed nothing")
+		return i, f.at.begin, errors.New("neither groupsClaim nor groups is given, so its tokens would be allowed nothing")
 	}
 	var at line
 	var err error
@@ -280,10 +297,10 @@ func (f issuerFile) issuer(audience string) (access.Issuer, line, error) {
 	}
 	for _, g := range f.Groups {
 		if !groupRE.MatchString(g.Group) || reserved(g.Group) {
-			return i, g.at, fmt.Errorf("group %q is no usable group name", g.Group)
+			return i, g.at.of("group"), fmt.Errorf("group %q is no usable group name", g.Group)
 		}
 		if len(g.When) == 0 {
-			return i, g.at, fmt.Errorf("group %q: when is empty; to give it to every token of this issuer, name a condition every token meets", g.Group)
+			return i, g.at.of("when"), fmt.Errorf("group %q: when is empty; to give it to every token of this issuer, name a condition every token meets", g.Group)
 		}
 		when, at, err := conditions(g.When)
 		if err != nil {
@@ -291,7 +308,7 @@ func (f issuerFile) issuer(audience string) (access.Issuer, line, error) {
 		}
 		i.Groups = append(i.Groups, access.GroupRule{Group: g.Group, When: when})
 	}
-	return i, f.at, nil
+	return i, f.at.begin, nil
 }
 
 var algorithms = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
@@ -301,21 +318,21 @@ func conditions(in []conditionFile) ([]access.Condition, line, error) {
 	for _, f := range in {
 		switch {
 		case f.Claim == "":
-			return nil, f.at, errors.New("a condition names no claim")
+			return nil, f.at.begin, errors.New("a condition names no claim")
 		case (len(f.Equals) == 0) == (f.Matches == ""):
-			return nil, f.at, fmt.Errorf("condition on %q: exactly one of equals and matches is wanted", f.Claim)
+			return nil, f.at.begin, fmt.Errorf("condition on %q: exactly one of equals and matches is wanted", f.Claim)
 		case f.Matches != "" && (!strings.HasPrefix(f.Matches, "^") || !strings.HasSuffix(f.Matches, "$")):
-			return nil, f.at, fmt.Errorf("condition on %q: pattern %q is not anchored; write ^%s$", f.Claim, f.Matches, strings.Trim(f.Matches, "^$"))
+			return nil, f.at.of("matches"), fmt.Errorf("condition on %q: pattern %q is not anchored; write ^%s$", f.Claim, f.Matches, strings.Trim(f.Matches, "^$"))
 		}
 		if _, err := regexp.Compile(f.Matches); err != nil {
-			return nil, f.at, fmt.Errorf("condition on %q: %w", f.Claim, err)
+			return nil, f.at.of("matches"), fmt.Errorf("condition on %q: %w", f.Claim, err)
 		}
 		out = append(out, access.Condition{Claim: f.Claim, Equals: f.Equals, Matches: f.Matches})
 	}
 	return out, 0, nil
 }
 
-func (f sessionsFile) lengths() (Sessions, error) {
+func (f sessionsFile) lengths() (Sessions, line, error) {
 	s := Sessions{Idle: 2 * time.Hour, Longest: 12 * time.Hour, Credential: longestCredential}
 	for _, field := range []struct {
 		name string
@@ -327,17 +344,17 @@ func (f sessionsFile) lengths() (Sessions, error) {
 		}
 		d, err := time.ParseDuration(field.node.Value)
 		if err != nil {
-			return s, fmt.Errorf("%s: %q is no duration; write one like 45m or 2h", field.name, field.node.Value)
+			return s, f.at.of(field.name), fmt.Errorf("%s: %q is no duration; write one like 45m or 2h", field.name, field.node.Value)
 		}
 		*field.into = d
 	}
 	switch {
 	case s.Credential < shortestCredential || s.Credential > longestCredential:
-		return s, fmt.Errorf("credential is %v; AWS allows %v to %v where one role assumes another", s.Credential, shortestCredential, longestCredential)
+		return s, f.at.of("credential"), fmt.Errorf("credential is %v; AWS allows %v to %v where one role assumes another", s.Credential, shortestCredential, longestCredential)
 	case s.Idle < s.Credential:
-		return s, fmt.Errorf("idle is %v, shorter than a credential's %v: a session would end before it is renewed", s.Idle, s.Credential)
+		return s, f.at.of("idle"), fmt.Errorf("idle is %v, shorter than a credential's %v: a session would end before it is renewed", s.Idle, s.Credential)
 	case s.Longest < s.Idle:
-		return s, fmt.Errorf("longest is %v, shorter than idle's %v", s.Longest, s.Idle)
+		return s, f.at.of("longest"), fmt.Errorf("longest is %v, shorter than idle's %v", s.Longest, s.Idle)
 	}
-	return s, nil
+	return s, 0, nil
 }

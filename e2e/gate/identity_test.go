@@ -1,0 +1,187 @@
+package gate_test
+
+import (
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+
+	"sallyport/e2e/stacktest"
+)
+
+func TestNames(t *testing.T) {
+	s := stacktest.Get(t)
+	t.Parallel()
+	one, other := s.Agent(t, "agents"), s.Agent(t, "agents")
+	names := map[string]bool{}
+	for _, a := range []*stacktest.Agent{one, other} {
+		name := a.Whoami(t)
+		if want := regexp.MustCompile(`^arn:aws:sts::\d{12}:assumed-role/operate/` + a.Subject + `-[a-z2-7]{12}$`); !want.MatchString(name) {
+			t.Errorf("the cluster knows %s as %s, want %s", a.Subject, name, want)
+		}
+		names[name] = true
+		for _, x := range a.Assumed(t) {
+			if x.SourceIdentity != x.RoleSessionName || !strings.HasSuffix(name, "/"+x.RoleSessionName) || x.Tags["sallyport:session"] == "" {
+				t.Errorf("the role was assumed as %+v, the cluster says %s", x, name)
+			}
+		}
+	}
+	// Two subjects that come to the same characters are two names all the same.
+	word := stacktest.Word()
+	for _, subject := range []string{word + "/a", word + "-a", word + "-a/", word + ":a", word + "+a", word + "@a"} {
+		a := s.Agent(t)
+		a.Token = s.Token(t, "--subject", subject, "--groups", "agents")
+		names[a.Whoami(t)] = true
+	}
+	if len(names) != 8 {
+		t.Errorf("eight agents have %d names: %v", len(names), names)
+	}
+}
+
+// The tier decides what an agent can do, and the cluster's RBAC holds it to that.
+func TestTiers(t *testing.T) {
+	s := stacktest.Get(t)
+	t.Parallel()
+	for _, test := range []struct {
+		name   string
+		groups []string
+		tier   string
+		exec   map[string]bool // by namespace
+	}{
+		{"observers", []string{"observers"}, "observe", map[string]bool{"dev": false, "prod": false}},
+		{"agents", []string{"agents"}, "operate", map[string]bool{"dev": true, "prod": true}},
+		{"developers", []string{"developers"}, "develop", map[string]bool{"dev": true, "prod": false}},
+		{"the most powerful of two", []string{"developers", "observers", "strangers"}, "develop", map[string]bool{"dev": true, "prod": false}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			agent := s.Agent(t, test.groups...)
+			if name := agent.Whoami(t); !strings.Contains(name, ":assumed-role/"+test.tier+"/"+agent.Subject+"-") {
+				t.Errorf("whoami: want tier %s, got %s", test.tier, name)
+			}
+			if a := agent.Get(t, "/api/v1/namespaces/prod/pods"); a.Code != http.StatusOK {
+				t.Errorf("reading pods: %v", a)
+			}
+			for ns, may := range test.exec {
+				out := agent.Kubectl(t, "exec", "-n", ns, s.Pod(t, ns), "--", "true")
+				switch {
+				case may && out.Code != 0:
+					t.Errorf("exec in %s: %v", ns, out)
+				case !may && (out.Code == 0 || !strings.Contains(out.Stderr, "(Forbidden)") || !strings.Contains(out.Stderr, `cannot create resource "pods/exec"`)):
+					t.Errorf("exec in %s: want the cluster's own refusal, got %v", ns, out)
+				}
+			}
+			// No tier reads Secrets, however they are asked for.
+			for _, path := range []string{
+				"/api/v1/secrets",
+				"/api/v1/namespaces/dev/secrets",
+				"/api/v1/namespaces/dev/secrets/",
+				"/api/v1/namespaces/dev/secrets/db",
+				"/api/v1/namespaces/dev/secrets/db/",
+				"/api/v1/namespaces/dev/secrets?fieldSelector=metadata.name=db",
+				"/api/v1/namespaces/dev/secrets?watch=1&timeoutSeconds=1",
+				"/api/v1/watch/namespaces/dev/secrets?timeoutSeconds=1",
+				"/api/v1/watch/namespaces/dev/secrets/db?timeoutSeconds=1",
+			} {
+				a := agent.Get(t, path)
+				if status, err := a.Status(); err != nil || a.Code != http.StatusForbidden || !strings.Contains(status.Message, "secrets") {
+					t.Errorf("GET %s: want the cluster's 403, got %v (%v)", path, a, err)
+				}
+				if strings.Contains(a.Body, "correct-horse") {
+					t.Errorf("GET %s: the secret was shown", path)
+				}
+			}
+			for _, accept := range []string{"application/json;as=Table;v=v1;g=meta.k8s.io", "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io", "application/vnd.kubernetes.protobuf"} {
+				if a := agent.Get(t, "/api/v1/namespaces/dev/secrets", "Accept: "+accept); a.Code != http.StatusForbidden {
+					t.Errorf("secrets as %s: %v", accept, a)
+				}
+			}
+			if out := agent.Kubectl(t, "get", "secrets", "-n", "dev"); out.Code == 0 || !strings.Contains(out.Stderr, "(Forbidden)") {
+				t.Errorf("kubectl get secrets: %v", out)
+			}
+		})
+	}
+}
+
+func TestNoTier(t *testing.T) {
+	s := stacktest.Get(t)
+	t.Parallel()
+	for _, test := range []struct {
+		name string
+		args []string
+		want string
+	}{
+		{"no group", nil, "none of them has a tier"},
+		{"an unknown group", []string{"--groups", "strangers"}, "strangers"},
+		{"a group of another case", []string{"--groups", "Agents"}, "Agents"},
+		{"a reviewer", []string{"--reviewer", "ana@example.com"}, "none of them has a tier"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			agent := s.Agent(t)
+			if args := test.args; len(args) == 0 || args[0] != "--reviewer" {
+				agent.Token = s.Token(t, append(args, "--subject", agent.Subject)...)
+			} else {
+				agent.Token = s.Token(t, args...)
+			}
+			a := agent.Get(t, "/api/v1/namespaces/dev/pods")
+			if status, err := a.Status(); err != nil || a.Code != http.StatusForbidden || status.Reason != "Forbidden" || !strings.Contains(status.Message, test.want) {
+				t.Errorf("want a Forbidden that says %q, got %v (%v)", test.want, a, err)
+			}
+			if out := agent.Kubectl(t, "get", "--raw", "/api/v1/namespaces/dev/pods"); out.Code == 0 || !strings.Contains(out.Stderr, "none of them has a tier") {
+				t.Errorf("kubectl: want the same sentence, got %v", out)
+			}
+			// Refused at discovery, client-go throws the sentence away; that it was refused it does say.
+			if out := agent.Kubectl(t, "get", "pods", "-n", "dev"); out.Code == 0 || !strings.Contains(out.Stderr, "(Forbidden)") {
+				t.Errorf("kubectl: want Forbidden, got %v", out)
+			}
+			if n := len(agent.Assumed(t)); n != 0 {
+				t.Errorf("a role was assumed %d times for nobody", n)
+			}
+		})
+	}
+}
+
+// Changes are refused by the gate, whatever the tier and whichever way kubectl makes them.
+func TestKubectlMayNotWrite(t *testing.T) {
+	s := stacktest.Get(t)
+	t.Parallel()
+	pod, name := s.Pod(t, "dev"), s.ConfigMap(t)
+	before := s.Admin(t, "get", "configmap", name, "-n", "dev", "-o", "yaml")
+	for _, group := range []string{"agents", "developers"} {
+		agent := s.Agent(t, group)
+		for _, args := range [][]string{
+			{"delete", "pod", pod},
+			{"delete", "configmap", name},
+			{"delete", "configmaps", "--all"},
+			{"create", "configmap", "written"},
+			{"create", "deployment", "written", "--image=localhost/web:1"},
+			{"create", "token", "app"},
+			{"run", "written", "--image=localhost/web:1"},
+			{"label", "configmap", name, "color=red"},
+			{"annotate", "configmap", name, "color=red"},
+			{"patch", "configmap", name, "-p", `{"data":{"color":"red"}}`},
+			{"patch", "configmap", name, "-p", `{}`, "--dry-run=server"},
+			{"scale", "deployment", "web", "--replicas=0"},
+			{"set", "image", "deployment/web", "web=localhost/other:1"},
+			{"rollout", "restart", "deployment/web"},
+			{"expose", "deployment", "web", "--port=80"},
+			{"debug", pod, "--image=localhost/web:1", "--attach=false"},
+			{"cordon", "dev-node"},
+		} {
+			t.Run(group+" "+strings.Join(args[:2], " "), func(t *testing.T) {
+				t.Parallel()
+				out := agent.Kubectl(t, append(args, "-n", "dev")...)
+				// kubectl cordon says so and exits with 0.
+				if out.Code == 0 && args[0] != "cordon" || !strings.Contains(out.Stderr, "changes need a rule in the policy") {
+					t.Errorf("want the gate's refusal, got %v", out)
+				}
+			})
+		}
+	}
+	t.Cleanup(func() {
+		if after := s.Admin(t, "get", "configmap", name, "-n", "dev", "-o", "yaml"); after != before {
+			t.Errorf("it was changed:\n%s\n%s", before, after)
+		}
+	})
+}
