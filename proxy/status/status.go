@@ -48,6 +48,9 @@ func Of(err error) metav1.Status {
 		// client-go builds an error's causes from Details; the retry is in the header as well, for everybody else.
 		Details: &metav1.StatusDetails{RetryAfterSeconds: seconds(e.RetryAfter)},
 	}
+	for _, r := range e.Reasons {
+		s.Details.Causes = append(s.Details.Causes, metav1.StatusCause{Type: metav1.CauseType(r.Type), Message: r.Message})
+	}
 	return s
 }
 

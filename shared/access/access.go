@@ -125,25 +125,38 @@ type Action struct {
 	Upgrade bool `json:"upgrade,omitempty"`
 	// Argv is the command of an exec, exactly.
 	Argv []string `json:"argv,omitempty"`
+	// Container, Stdin and TTY are what an exec or attach asks for besides.
+	Container string `json:"container,omitempty"`
+	Stdin     bool   `json:"stdin,omitempty"`
+	TTY       bool   `json:"tty,omitempty"`
+	// LabelSelector and FieldSelector narrow a list, a watch or a deletecollection, in the caller's words. They never
+	// make Name: what a caller chooses to leave out says nothing about what it may see.
+	LabelSelector string `json:"labelSelector,omitempty"`
+	FieldSelector string `json:"fieldSelector,omitempty"`
+	// DryRun is true when the cluster will certainly store nothing.
+	DryRun bool `json:"dryRun,omitempty"`
+	// Patch is the form of a patch, and empty for everything else.
+	Patch Patch `json:"patch,omitempty"`
 }
 
-// An Effect is what a decision comes to.
-type Effect string
+// Changes says whether the action may change anything: whatever is not plainly a read may. Self-reviews are spelled
+// create and change nothing.
+func (a Action) Changes() bool {
+	switch a.Verb {
+	case "get", "list", "watch":
+		return false
+	case "create":
+		return a.Subresource != "" || SelfReviews[a.Resource] != a.Group || a.Group == ""
+	}
+	return true
+}
 
-// The effects there are. The zero value is no effect: it must be treated as Deny.
-const (
-	Allow Effect = "allow"
-	Deny  Effect = "deny"
-)
-
-// A Decision is the answer to an Action.
-type Decision struct {
-	Effect Effect `json:"effect"`
-	Rule   string `json:"rule"`   // the rule that decided
-	Tier   string `json:"tier"`   // the tier the request is forwarded as
-	Policy string `json:"policy"` // digest of the policy that decided
-	// Message is a sentence for whoever asked: what was decided and what to do about it.
-	Message string `json:"message,omitempty"`
+// SelfReviews are the resources, and their groups, whose creation only tells callers about themselves: kubectl auth
+// whoami and can-i.
+var SelfReviews = map[string]string{
+	"selfsubjectreviews":       "authentication.k8s.io",
+	"selfsubjectaccessreviews": "authorization.k8s.io",
+	"selfsubjectrulesreviews":  "authorization.k8s.io",
 }
 
 // An Endpoint is where a cluster's API server is and what its certificate is verified with.

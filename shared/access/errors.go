@@ -33,7 +33,15 @@ type Error struct {
 	Message string
 	// RetryAfter is how long to wait before asking again; zero when asking again does not help.
 	RetryAfter time.Duration
-	Cause      error
+	// Reasons are for machines: type and sentence, such as {"Rule", "no-proxy"}. They become the Status's causes.
+	Reasons []Reason
+	Cause   error
+}
+
+// A Reason is one machine-readable reason of an Error.
+type Reason struct {
+	Type    string // Rule, NearMiss
+	Message string
 }
 
 // Errorf returns an Error of a kind. A %w in the format becomes its Cause and is part of the message, so it must

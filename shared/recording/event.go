@@ -183,7 +183,7 @@ func annotations(f Facts) map[string]string {
 	set(AnnotationCluster, f.Cluster, f.Session.Cluster)
 	set(AnnotationSession, f.Session.ID)
 	set(AnnotationRoleSession, f.Session.Name)
-	if f.Decision != (access.Decision{}) {
+	if f.Decision.Effect != "" || f.Decision.Rule != "" {
 		set(AnnotationDecision, string(f.Decision.Effect), string(access.Deny))
 	}
 	set(AnnotationRule, f.Decision.Rule)
