@@ -5,7 +5,21 @@
 // escaped path, an empty segment, a repeated parameter, is refused before it is classified, never cleaned up. It works
 // on the target that is forwarded, so that there is no second reading to disagree with.
 //
-// A mistake here can make the gate allow what policy denies. The tier's RBAC is the wall behind it.
+// Bodies are held to the same promise. They are decoded by the API server's own libraries (sigs.k8s.io/json,
+// sigs.k8s.io/yaml, the Kubernetes scheme's protobuf), strictly: duplicate keys, aliases, second documents, bytes that are
+// no UTF-8, a kind, name or namespace other than the URL's are refused. Protobuf is understood only when encoding it again
+// gives the same bytes; so a field this release does not know is never overlooked. JSON and merge patches are applied by the
+// API server's library to the live object and go upstream tied to its version. Strategic and apply patches cannot be tied
+// so; what they touch among the guarded fields is reported as unsure, which a rule must take for the worst. What cannot be
+// decoded is an error of kind access.Media, and a gate must not take that for harmless.
+//
+// It does not promise to see what is hidden in strings (manifests in a ConfigMap, values of a Helm release), what a
+// controller makes of a custom resource whose fields are not called as a pod's are, what admission adds later, or which
+// Secret an imagePullSecrets, an Ingress or a custom resource names: only what containers would mount or read counts.
+//
+// A mistake here can make the gate allow what policy denies. For verbs, resources and namespaces the tier's RBAC is the
+// wall behind it. For bodies, names and arguments there is none but the cluster's own admission: RBAC does not look at them,
+// so a trait that is missed here is a pod that runs.
 package action
 
 import (
@@ -69,6 +83,9 @@ func Parse(method, target string) (access.Action, error) {
 	if info.Verb == "" {
 		return a, access.Errorf(access.Invalid, "the request has no verb")
 	}
+	if v, ok := values["dryRun"]; ok && v[0] != "All" {
+		return a, access.Errorf(access.Invalid, "dryRun=%q means nothing to the API server; write dryRun=All or leave it out", clip(v[0]))
+	}
 	a = access.Action{
 		Verb: info.Verb, Group: info.APIGroup, Version: info.APIVersion, Resource: info.Resource, Subresource: info.Subresource,
 		Namespace: info.Namespace, Name: info.Name, Path: path, Resourceless: !info.IsResourceRequest,
@@ -89,10 +106,35 @@ func Parse(method, target string) (access.Action, error) {
 			return a, access.Errorf(access.Invalid, "the command has %d words; %d is the limit", len(a.Argv), maxArgv)
 		}
 	}
+	if a.Upgrade && a.Verb != "portforward" {
+		a.Container, a.Stdin, a.TTY = values.Get("container"), truthy(values, "stdin"), truthy(values, "tty")
+	}
+	if collection := slices.Contains([]string{"list", "watch", "deletecollection"}, a.Verb); collection && len(info.Parts) < 2 {
+		// The classifier takes a name out of a field selector. It narrows what is answered, and only as the caller likes:
+		// without a name in the path the request is for the collection.
+		a.Name, a.LabelSelector, a.FieldSelector = "", values.Get("labelSelector"), values.Get("fieldSelector")
+	}
+	a.DryRun = len(values["dryRun"]) > 0 && stores(a)
 	if a.Verb == "watch" || a.Subresource == "log" && truthy(values, "follow") {
 		a.Stream = true
 	}
 	return a, nil
+}
+
+// stores says whether the API server itself does what the action says, so that its dry run stores nothing and hands out
+// nothing. An aggregated API server is taken at its word for its resources. What is connected to (exec, proxy) never hears of a dry run, a token is minted in one too, and what an aggregated
+// API server does under a subresource of its own is its affair.
+func stores(a access.Action) bool {
+	if a.Resourceless || !slices.Contains([]string{"create", "update", "patch", "delete", "deletecollection"}, a.Verb) {
+		return false
+	}
+	switch a.Subresource {
+	case "", "status", "scale":
+		return true
+	case "exec", "attach", "portforward", "proxy", "token":
+		return false
+	}
+	return groups[a.Group]
 }
 
 // truthy reads a boolean parameter as the API server does.

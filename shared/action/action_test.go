@@ -1,10 +1,14 @@
 package action_test
 
 import (
+	"bufio"
+	"net/http"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apiserver/pkg/endpoints/request"
 
 	"sallyport/shared/access"
 	"sallyport/shared/action"
@@ -28,7 +32,7 @@ func TestParse(t *testing.T) {
 		{"PUT", "/api/v1/namespaces/dev/pods/web", with(func(a *access.Action) { a.Verb = "update" })},
 		{"PATCH", "/api/v1/namespaces/dev/pods/web", with(func(a *access.Action) { a.Verb = "patch" })},
 		{"GET", "/api/v1/namespaces/dev/pods", access.Action{Verb: "list", Version: "v1", Resource: "pods", Namespace: "dev", Path: "/api/v1/namespaces/dev/pods"}},
-		{"DELETE", "/api/v1/namespaces/dev/pods?labelSelector=a%3Db", access.Action{Verb: "deletecollection", Version: "v1", Resource: "pods", Namespace: "dev", Path: "/api/v1/namespaces/dev/pods"}},
+		{"DELETE", "/api/v1/namespaces/dev/pods?labelSelector=a%3Db", access.Action{Verb: "deletecollection", Version: "v1", Resource: "pods", Namespace: "dev", Path: "/api/v1/namespaces/dev/pods", LabelSelector: "a=b"}},
 		{"GET", "/apis/apps/v1/deployments", access.Action{Verb: "list", Group: "apps", Version: "v1", Resource: "deployments", Path: "/apis/apps/v1/deployments"}},
 		{"GET", "/api/v1/nodes/n/proxy/configz", access.Action{Verb: "get", Version: "v1", Resource: "nodes", Subresource: "proxy", Name: "n", Path: "/api/v1/nodes/n/proxy/configz"}},
 		{"GET", "/version", access.Action{Verb: "get", Path: "/version", Resourceless: true}},
@@ -62,6 +66,109 @@ func TestParse(t *testing.T) {
 				t.Error(d)
 			}
 		})
+	}
+}
+
+// P9, P10: a selector is kept in the caller's words and makes no name; only the path does.
+func TestSelectors(t *testing.T) {
+	for target, want := range map[string]access.Action{
+		"/api/v1/namespaces/p/secrets?fieldSelector=metadata.name%3Ddb":                      {Verb: "list", FieldSelector: "metadata.name=db"},
+		"/api/v1/namespaces/p/secrets?fieldSelector=metadata.name%3Ddb&labelSelector=a%3Db":  {Verb: "list", FieldSelector: "metadata.name=db", LabelSelector: "a=b"},
+		"/api/v1/namespaces/p/secrets?fieldSelector=metadata.name%3Ddb&watch=1":              {Verb: "watch", FieldSelector: "metadata.name=db"},
+		"/api/v1/watch/namespaces/p/secrets?fieldSelector=metadata.name%3Ddb":                {Verb: "watch", FieldSelector: "metadata.name=db"},
+		"/api/v1/secrets?fieldSelector=metadata.name%3D%3Ddb,metadata.namespace%3Dp":         {Verb: "list", FieldSelector: "metadata.name==db,metadata.namespace=p"},
+		"/api/v1/namespaces/p/secrets/db?fieldSelector=metadata.name%3Dother":                {Verb: "get", Name: "db"},
+		"/api/v1/watch/namespaces/p/secrets/db?labelSelector=a%3Db":                          {Verb: "watch", Name: "db"},
+		"/apis/example.com/v1/namespaces/p/widgets?fieldSelector=metadata.name%3Ddb&limit=1": {Verb: "list", FieldSelector: "metadata.name=db"},
+	} {
+		got, err := action.Parse("GET", target)
+		got = access.Action{Verb: got.Verb, Name: got.Name, LabelSelector: got.LabelSelector, FieldSelector: got.FieldSelector}
+		if d := cmp.Diff(want, got); err != nil || d != "" {
+			t.Errorf("%s: %v %s", target, err, d)
+		}
+	}
+	got, err := action.Parse("DELETE", "/api/v1/namespaces/p/secrets?fieldSelector=metadata.name%3Ddb")
+	if err != nil || got.Verb != "deletecollection" || got.Name != "" || got.FieldSelector != "metadata.name=db" {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+// What an exec asks for besides its command is read as the API server reads it.
+func TestExecOptions(t *testing.T) {
+	const exec = "/api/v1/namespaces/dev/pods/web/"
+	for target, want := range map[string]access.Action{
+		exec + "exec?command=sh&container=app&stdin=true&tty=1": {Verb: "exec", Container: "app", Stdin: true, TTY: true},
+		exec + "exec?command=sh&stdin&tty=false":                {Verb: "exec", Stdin: true},
+		exec + "attach?container=app&stdin=0&tty=TRUE":          {Verb: "attach", Container: "app", TTY: true},
+		exec + "portforward?container=app&stdin=1":              {Verb: "portforward"},
+		exec + "exec?command=sh&dryRun=All":                     {Verb: "exec"}, // it runs all the same
+	} {
+		got, err := action.Parse("GET", target)
+		got = access.Action{Verb: got.Verb, Container: got.Container, Stdin: got.Stdin, TTY: got.TTY, DryRun: got.DryRun}
+		if d := cmp.Diff(want, got); err != nil || d != "" {
+			t.Errorf("%s: %v %s", target, err, d)
+		}
+	}
+}
+
+// P8: a dry run is one only when the cluster will store nothing.
+func TestDryRun(t *testing.T) {
+	for _, test := range []struct {
+		method, target string
+		want           bool
+	}{
+		{"POST", "/api/v1/namespaces/dev/pods?dryRun=All", true},
+		{"PUT", "/api/v1/namespaces/dev/pods/web?dryRun=All", true},
+		{"PATCH", "/apis/apps/v1/namespaces/dev/deployments/web/scale?dryRun=All", true},
+		{"DELETE", "/api/v1/namespaces/dev/pods/web?dryRun=All", true},
+		{"DELETE", "/api/v1/namespaces/dev/pods?dryRun=All", true},
+		{"POST", "/api/v1/namespaces/dev/pods/web/eviction?dryRun=All", true},
+		{"PATCH", "/apis/example.com/v1/namespaces/dev/widgets/w?dryRun=All", true},
+		{"POST", "/api/v1/namespaces/dev/pods", false},
+		{"GET", "/api/v1/namespaces/dev/pods?dryRun=All", false},
+		{"POST", "/api/v1/namespaces/dev/pods/web/exec?command=rm&dryRun=All", false},
+		{"POST", "/api/v1/namespaces/dev/pods/web/proxy/x?dryRun=All", false},
+		{"PUT", "/api/v1/nodes/n/proxy?dryRun=All", false},
+		{"POST", "/api/v1/namespaces/dev/serviceaccounts/sa/token?dryRun=All", false},
+		{"PUT", "/apis/subresources.kubevirt.io/v1/namespaces/dev/virtualmachines/vm/restart?dryRun=All", false},
+		{"POST", "/api/v1/namespaces/dev/pods?dryrun=All", false}, // parameters are case-sensitive
+	} {
+		if a, err := action.Parse(test.method, test.target); err != nil || a.DryRun != test.want {
+			t.Errorf("%s %s: dry run %v, %v; want %v", test.method, test.target, a.DryRun, err, test.want)
+		}
+	}
+	for _, v := range []string{"", "all", "ALL", "true", "None", "All,All", "All%20", "%00"} {
+		if a, err := action.Parse("POST", "/api/v1/namespaces/dev/pods?dryRun="+v); access.KindOf(err) != access.Invalid {
+			t.Errorf("dryRun=%s: got %+v, %v; want it refused", v, a, err)
+		}
+	}
+}
+
+// Whatever way a command line is written, what reaches the gate is the request; these are the ones that have slipped past
+// filters on command lines and URLs. Each must be the same action as its plain form.
+func TestEvasions(t *testing.T) {
+	for plain, others := range map[string][]string{
+		"DELETE /api/v1/namespaces/prod":                          {"DELETE /api/v1/namespaces/prod/", "DELETE /api/v1/namespaces/prod?propagationPolicy=Background", "DELETE /api/v1/namespaces/prod?pretty=true&gracePeriodSeconds=0"},
+		"GET /api/v1/namespaces/p/secrets/db":                     {"GET /api/v1/namespaces/p/secrets/db/", "GET /api/v1/namespaces/p/secrets/db?pretty=1", "GET /api/v1/namespaces/p/secrets/db?watch=true"},
+		"GET /api/v1/namespaces/p/secrets":                        {"GET /api/v1/namespaces/p/secrets/", "GET /api/v1/namespaces/p/secrets?limit=500", "GET /api/v1/namespaces/p/secrets?watch=0"},
+		"POST /api/v1/namespaces/p/pods/web/exec?command=/bin/sh": {"GET /api/v1/namespaces/p/pods/web/exec?command=/bin/sh", "GET /api/v1/namespaces/p/pods/web/exec/?command=%2Fbin%2Fsh", "POST /api/v1/namespaces/p/pods/web/exec?stdout=1&command=%2f%62in/sh&stderr=1", "POST /api/v1/namespaces/p/pods/web/exec?%63ommand=/bin/sh"},
+		"DELETE /apis/apps/v1/namespaces/p/deployments/web":       {"DELETE /apis/apps/v1/namespaces/p/deployments/web/"},
+	} {
+		parse := func(line string) access.Action {
+			method, target, _ := strings.Cut(line, " ")
+			a, err := action.Parse(method, target)
+			if err != nil {
+				t.Errorf("%s: %v", line, err)
+			}
+			a.Path = strings.TrimSuffix(a.Path, "/")
+			return a
+		}
+		want := parse(plain)
+		for _, line := range others {
+			if d := cmp.Diff(want, parse(line)); d != "" {
+				t.Errorf("%s is not %s:\n%s", line, plain, d)
+			}
+		}
 	}
 }
 
@@ -118,10 +225,14 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
-// What was accepted once is read the same again, and a resource request always has a verb and a resource.
+// What was accepted once is read the same again, a resource request always has a verb and a resource, and all of it is
+// what the API server's own parser, with its own settings, makes of the bytes as Go's HTTP server reads them.
 func FuzzParse(f *testing.F) {
 	f.Add("GET", "/api/v1/namespaces/dev/pods/web/exec?command=sh")
 	f.Add("DELETE", "/apis/apps/v1/namespaces/dev/deployments?fieldSelector=metadata.name%3Dx")
+	f.Add("GET", "/api/v1/watch/namespaces/dev/pods?fieldSelector=metadata.name%3Dx&labelSelector=a")
+	f.Add("POST", "/api/v1/namespaces/dev/pods/web/attach/?stdin=1&tty=&container=a&dryRun=All")
+	f.Add("GET", "/api/v1/namespaces/dev/finalize/status/x")
 	f.Fuzz(func(t *testing.T, method, target string) {
 		a, err := action.Parse(method, target)
 		if err != nil {
@@ -136,8 +247,54 @@ func FuzzParse(f *testing.F) {
 		if strings.ContainsAny(a.Path, "%;\\") || strings.Contains(a.Path, "//") {
 			t.Errorf("%q is not canonical", a.Path)
 		}
+		agrees(t, method, target, a)
 		if again, err := action.Parse(method, target); err != nil || !cmp.Equal(a, again) {
 			t.Errorf("read twice, read differently: %+v, %+v, %v", a, again, err)
 		}
 	})
+}
+
+// server is the API server's parser as genericapiserver.NewRequestInfoResolver sets it up.
+var server = &request.RequestInfoFactory{APIPrefixes: sets.NewString("api", "apis"), GrouplessAPIPrefixes: sets.NewString("api")}
+
+func agrees(t *testing.T, method, target string, a access.Action) {
+	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(method + " " + target + " HTTP/1.1\r\nHost: cluster\r\n\r\n")))
+	if err != nil {
+		return // it never reaches a parser
+	}
+	info, err := server.NewRequestInfo(r)
+	if err != nil {
+		t.Fatalf("%s %q: the API server refuses what is accepted here: %v", method, target, err)
+	}
+	verb := info.Verb
+	if a.Upgrade {
+		verb = a.Verb
+		if info.Subresource != verb || info.APIGroup != "" || info.Resource != "pods" {
+			t.Errorf("%s %q: %s, and the API server says %+v", method, target, verb, info)
+		}
+	}
+	name := info.Name
+	if len(info.Parts) < 2 {
+		name = ""
+	}
+	want := access.Action{
+		Verb: verb, Group: info.APIGroup, Version: info.APIVersion, Resource: info.Resource, Subresource: info.Subresource, Namespace: info.Namespace,
+		Name: name, Path: info.Path, Resourceless: !info.IsResourceRequest, LabelSelector: info.LabelSelector, FieldSelector: info.FieldSelector,
+	}
+	if strings.Contains(info.Path, "/watch/") {
+		want.LabelSelector, want.FieldSelector = a.LabelSelector, a.FieldSelector // the API server obeys them here, but does not show them to authorizers
+	}
+	want.Stream, want.Upgrade, want.Argv, want.Container, want.Stdin, want.TTY, want.DryRun = a.Stream, a.Upgrade, a.Argv, a.Container, a.Stdin, a.TTY, a.DryRun
+	if d := cmp.Diff(want, a); d != "" {
+		t.Errorf("%s %q is another request to the API server:\n%s", method, target, d)
+	}
+}
+
+func BenchmarkParse(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := action.Parse("GET", "/apis/apps/v1/namespaces/dev/deployments?labelSelector=app%3Dweb&limit=500"); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
