@@ -6,6 +6,7 @@ import (
 	"encoding/base32"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
 	wire "sallyport/shared/broker"
@@ -13,7 +14,7 @@ import (
 	"sallyport/shared/access"
 	"sallyport/shared/credential"
 	"sallyport/shared/identity"
-	"sallyport/shared/policy"
+	"sallyport/shared/policystore"
 )
 
 // Verifier says who a token was issued to. Safe for concurrent use; errors are of kind unauthenticated, denied or
@@ -43,15 +44,26 @@ type clusters interface {
 	Endpoint(ctx context.Context, c access.Cluster) (access.Endpoint, error)
 }
 
+// policies finds the policy in force; policystore.Follower. An error is of kind unavailable; what was in force before is
+// returned with it.
+type policies interface {
+	Look(ctx context.Context) (policystore.Look, error)
+}
+
 type broker struct {
-	policy   *policy.Policy
-	verifier verifier
-	keys     keys
+	policies policies
+	build    func(name string, file []byte, old *generation) (*generation, error)
 	sessions sessions
 	roles    roles
 	clusters clusters
 	now      func() time.Time
 	log      *slog.Logger
+
+	mu      sync.Mutex
+	current *generation // nil until a policy is in force, and never nil again
+	next    *generation // what load made of the last file that is a policy
+	refused *wire.Refusal
+	looked  time.Time
 }
 
 // handle answers one invocation. A refusal is an answer, not a fault of the function: Lambda's own error is left for
@@ -61,7 +73,7 @@ func (b *broker) handle(ctx context.Context, req wire.Request) (wire.Answer, err
 	case req.Exchange != nil && req.Keys == nil:
 		return b.exchange(ctx, *req.Exchange), nil
 	case req.Keys != nil && req.Exchange == nil:
-		return b.publish(ctx), nil
+		return b.publish(ctx, *req.Keys), nil
 	}
 	return wire.Refuse(access.Errorf(access.Invalid, "exactly one of exchange and keys is wanted")), nil
 }
@@ -104,16 +116,20 @@ func (b *broker) issue(ctx context.Context, req wire.Exchange) (*wire.Token, out
 	case req.SubjectToken == "":
 		return fail(access.Errorf(access.Unauthenticated, "subject_token is missing: send the agent's own OIDC token"))
 	}
-	id, err := b.verifier.Verify(ctx, req.SubjectToken)
+	g, _, err := b.inForce(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	id, err := g.verifier.Verify(ctx, req.SubjectToken)
 	if err != nil {
 		return fail(err)
 	}
 	o.token, o.agent = id.Token, id.Principal.Agent
-	cluster, err := b.policy.Cluster(req.Audience)
+	cluster, err := g.policy.Cluster(req.Audience)
 	if err != nil {
 		return fail(err)
 	}
-	tier, err := b.policy.Tier(id.Principal)
+	tier, err := g.policy.Tier(id.Principal)
 	if err != nil {
 		return fail(err)
 	}
@@ -130,14 +146,14 @@ func (b *broker) issue(ctx context.Context, req wire.Exchange) (*wire.Token, out
 		Name:      credential.Name(id.Principal),
 		Started:   now,
 		Seen:      now,
-		Ends:      now.Add(b.policy.Sessions.Longest),
-		Policy:    b.policy.Digest,
-	}, b.policy.Sessions.Idle, now)
+		Ends:      now.Add(g.policy.Sessions.Longest),
+		Policy:    g.policy.Digest,
+	}, g.policy.Sessions.Idle, now)
 	if err != nil {
 		return fail(err)
 	}
 	// The session ends when it ends: a credential that AWS lets live longer is not used longer by the proxy.
-	cred, err := b.roles.Assume(ctx, tier, session, min(b.policy.Sessions.Credential, session.Ends.Sub(now)))
+	cred, err := b.roles.Assume(ctx, tier, session, min(g.policy.Sessions.Credential, session.Ends.Sub(now)))
 	if err != nil {
 		return fail(err)
 	}
@@ -153,16 +169,21 @@ func (b *broker) issue(ctx context.Context, req wire.Exchange) (*wire.Token, out
 	}, o
 }
 
-func (b *broker) publish(ctx context.Context) wire.Answer {
-	all, err := b.keys.All(ctx)
+func (b *broker) publish(ctx context.Context, req wire.Keys) wire.Answer {
+	g, refused, err := b.inForce(ctx)
+	if err != nil {
+		return wire.Refuse(err)
+	}
+	all, err := g.held(ctx, req.Fresh, b.now())
 	if err != nil {
 		b.log.WarnContext(ctx, "not every issuer's keys can be had", "error", err.Error())
-		if len(all) == 0 {
+		if len(all) == 0 && req.Fresh {
 			return wire.Refuse(access.Errorf(access.Unavailable, "no issuer's keys can be had now").Because(err).After(5 * time.Second))
 		}
 		// The proxy keeps what it has of the others until that is stale; one issuer that is away concerns only its own.
+		// And whatever becomes of keys, it hears of the policy.
 	}
-	set := &wire.KeySet{}
+	set := &wire.KeySet{Policy: wire.Policy{Digest: g.policy.Digest, Version: g.version, Refused: refused}}
 	for _, k := range all {
 		set.Issuers = append(set.Issuers, wire.IssuerKeys{Issuer: k.Issuer, JWKS: k.JWKS, Fetched: k.Fetched})
 	}

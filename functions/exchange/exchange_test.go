@@ -18,7 +18,7 @@ import (
 
 	"sallyport/shared/access"
 	"sallyport/shared/identity"
-	"sallyport/shared/policy"
+	"sallyport/shared/policystore"
 	"sallyport/shared/store/storetest"
 )
 
@@ -31,7 +31,11 @@ type fixture struct {
 	assumed []assumption
 	fail    error // what roles fail with
 	keysErr error
+	fetched int  // how often the issuers were asked for keys
 	down    bool // EKS
+	look    policystore.Look
+	lookErr error
+	looks   int
 }
 
 type assumption struct {
@@ -40,9 +44,7 @@ type assumption struct {
 	lifetime time.Duration
 }
 
-func newFixture(t *testing.T) *fixture {
-	t.Helper()
-	p, err := policy.Load("policy.yaml", []byte(`
+const policyText = `
 apiVersion: sallyport/v1
 kind: Policy
 audience: sallyport
@@ -52,14 +54,36 @@ tiers:
 - {name: observe, role: "arn:aws:iam::111122223333:role/sallyport/observe", group: "sallyport:observe", groups: [observers]}
 - {name: operate, role: "arn:aws:iam::111122223333:role/sallyport/operate", group: "sallyport:operate", groups: [agents]}
 sessions: {idle: 1h, longest: 90m, credential: 1h}
-`))
-	if err != nil {
+`
+
+func newFixture(t *testing.T) *fixture {
+	t.Helper()
+	f := &fixture{}
+	f.broker = &broker{policies: f, sessions: storetest.NewMemory(), roles: f, clusters: f,
+		now: func() time.Time { return now }, log: slog.New(slog.NewTextHandler(&f.log, nil))}
+	f.build = func(name string, file []byte, old *generation) (*generation, error) {
+		g, err := build(name, file, old)
+		if err == nil && (old == nil || g.keys != old.keys) {
+			g.keys, g.verifier = f, f
+		}
+		return g, err
+	}
+	f.put(t, "1", policyText)
+	return f
+}
+
+// put makes a version the one in force, as a policystore.Follower does: it loads the file, then Look tells of it.
+func (f *fixture) put(t *testing.T, version, text string) {
+	t.Helper()
+	if err := f.load("policy/current.yaml", []byte(text)); err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{}
-	f.broker = &broker{policy: p, verifier: f, keys: f, sessions: storetest.NewMemory(), roles: f, clusters: f,
-		now: func() time.Time { return now }, log: slog.New(slog.NewTextHandler(&f.log, nil))}
-	return f
+	f.look = policystore.Look{File: policystore.File{Version: version, Digest: f.next.policy.Digest}}
+}
+
+func (f *fixture) Look(context.Context) (policystore.Look, error) {
+	f.looks++
+	return f.look, f.lookErr
 }
 
 // Verify takes "good:<agent>" and "observer:<agent>" and "nobody:<agent>".
@@ -81,6 +105,7 @@ func (f *fixture) Verify(_ context.Context, token string) (identity.Identity, er
 }
 
 func (f *fixture) All(context.Context) ([]identity.IssuerKeys, error) {
+	f.fetched++
 	return []identity.IssuerKeys{{Issuer: "https://i", JWKS: json.RawMessage(`{"keys":[]}`), Fetched: now}}, f.keysErr
 }
 
@@ -142,7 +167,7 @@ func TestExchange(t *testing.T) {
 		IssuedTokenType: wire.CredentialsType, TokenType: "N_A", ExpiresIn: 3600,
 		Credentials: wire.Credentials{AccessKeyID: "ASIAKEYID", SecretAccessKey: "hushhush", SessionToken: "sessiontoken", Expiration: now.Add(time.Hour)},
 		Session: access.Session{
-			ID: a.Token.Session.ID, Cluster: "dev", Tier: "operate", Name: a.Token.Session.Name, Policy: f.policy.Digest, Started: now, Seen: now, Ends: now.Add(90 * time.Minute),
+			ID: a.Token.Session.ID, Cluster: "dev", Tier: "operate", Name: a.Token.Session.Name, Policy: f.current.policy.Digest, Started: now, Seen: now, Ends: now.Add(90 * time.Minute),
 			Principal: access.Principal{Issuer: "https://i", Subject: "bot", Agent: "bot", Groups: []string{"agents"}},
 		},
 		Cluster: wire.Cluster{Name: "dev", Region: "eu-west-1", Endpoint: "https://dev.eks.example.com", CA: []byte("PEM")},
@@ -237,14 +262,43 @@ func TestMalformedRequests(t *testing.T) {
 
 func TestKeys(t *testing.T) {
 	f := newFixture(t)
-	a, err := f.handle(context.Background(), wire.Request{Keys: &wire.Keys{}})
-	if err != nil || a.Keys == nil || len(a.Keys.Issuers) != 1 || a.Keys.Issuers[0].Issuer != "https://i" {
-		t.Fatalf("got %+v, %v", a, err)
+	poll := func(fresh bool) wire.Answer {
+		t.Helper()
+		a, err := f.handle(context.Background(), wire.Request{Keys: &wire.Keys{Fresh: fresh}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
 	}
-	// One issuer that is away keeps nobody else's agents out.
+	a := poll(false)
+	if a.Keys == nil || len(a.Keys.Issuers) != 1 || a.Keys.Issuers[0].Issuer != "https://i" {
+		t.Fatalf("got %+v", a)
+	}
+	if d := cmp.Diff(wire.Policy{Digest: f.current.policy.Digest, Version: "1"}, a.Keys.Policy); d != "" {
+		t.Error(d)
+	}
+	// However many proxies poll, the issuers are asked now and then; who met a key it does not know gets fresh ones.
+	for range 10 {
+		poll(false)
+	}
+	if f.fetched != 1 {
+		t.Errorf("eleven polls asked the issuers %d times", f.fetched)
+	}
+	if poll(true); f.fetched != 2 {
+		t.Error("fresh keys were asked for, and old ones given")
+	}
+	f.now = func() time.Time { return now.Add(keysEvery) }
+	if poll(false); f.fetched != 3 {
+		t.Error("the issuers are not asked again when it is time")
+	}
+	// One issuer that is away keeps nobody else's agents out, and is asked again sooner.
 	f.keysErr = access.Errorf(access.Unavailable, "one issuer is away")
-	if a, _ = f.handle(context.Background(), wire.Request{Keys: &wire.Keys{}}); a.Keys == nil || len(a.Keys.Issuers) != 1 {
+	if a := poll(true); a.Keys == nil || len(a.Keys.Issuers) != 1 {
 		t.Errorf("got %+v: the keys that are held were kept back", a)
+	}
+	f.now = func() time.Time { return now.Add(keysEvery + keysAgain) }
+	if poll(false); f.fetched != 5 {
+		t.Errorf("the issuers were asked %d times, want 5", f.fetched)
 	}
 }
 

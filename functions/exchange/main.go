@@ -4,6 +4,9 @@
 // It trusts nobody but the issuers in the policy: the proxy that calls it passes the agent's own token on, and this
 // function verifies it itself. What whoever may invoke it gains is no more than what the tokens it holds are worth.
 // It is the only thing that may assume the tiers' roles.
+//
+// It decides by the policy in force, the newest version that loads, which it looks for every few seconds while it is
+// called; and it tells the proxies which one that is. No policy that loads, no answer.
 package main
 
 import (
@@ -21,8 +24,6 @@ import (
 
 	"sallyport/shared/cluster"
 	"sallyport/shared/credential"
-	"sallyport/shared/identity"
-	"sallyport/shared/policy"
 	"sallyport/shared/policystore"
 	"sallyport/shared/settings"
 	"sallyport/shared/store"
@@ -47,30 +48,17 @@ func start(ctx context.Context, log *slog.Logger) (*broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	file, err := policystore.Read(ctx, s3.NewFromConfig(aws, policystore.PathStyle), set.PolicyBucket, set.PolicyDigest)
-	if err != nil {
-		return nil, err
-	}
-	p, err := policy.Load(settings.PolicyKey(set.PolicyDigest), file)
-	if err != nil {
-		return nil, err
-	}
-	keys, err := identity.NewFetcher(identity.FetcherConfig{Issuers: p.Issuers})
-	if err != nil {
-		return nil, err
-	}
-	verifier, err := identity.New(identity.Config{Issuers: p.Issuers, Keys: keys})
-	if err != nil {
-		return nil, err
-	}
-	return &broker{
-		policy:   p,
-		verifier: verifier,
-		keys:     keys,
+	b := &broker{
+		build:    build,
 		sessions: store.NewSessions(dynamodb.NewFromConfig(aws), set.Table),
 		roles:    credential.Roles{STS: sts.NewFromConfig(aws)},
 		clusters: cluster.New(eks.NewFromConfig(aws), time.Now),
 		now:      time.Now,
 		log:      log,
-	}, nil
+	}
+	b.policies = policystore.Follow(policystore.Store{Client: s3.NewFromConfig(aws, policystore.PathStyle), Bucket: set.PolicyBucket}, b.load)
+	// Whether a policy is in force is found out now, while nobody waits for it, and again with every answer: a function
+	// that starts while there is none refuses everything until there is.
+	_, _, _ = b.inForce(ctx)
+	return b, nil
 }

@@ -39,9 +39,13 @@ type Exchange struct {
 	Audience           string `json:"audience"` // the cluster's name
 }
 
-// Keys asks for the public keys of every trusted issuer, which the proxy needs to verify tokens without a way out to
-// the internet.
-type Keys struct{}
+// Keys asks for the policy in force and for the public keys of every trusted issuer, which the proxy needs to verify
+// tokens without a way out to the internet.
+type Keys struct {
+	// Fresh asks for keys that were fetched a moment ago, for a proxy that met one it does not know. Otherwise the
+	// issuers are asked about twice a minute, however many proxies poll.
+	Fresh bool `json:"fresh,omitempty"`
+}
 
 // An Answer is what function exchange returns. Exactly one field is set.
 type Answer struct {
@@ -76,9 +80,25 @@ type Cluster struct {
 	CA       []byte `json:"ca"`       // PEM bundle the API server's certificate is verified with
 }
 
-// KeySet answers Keys: the issuers' JWKS (RFC 7517), each with when it was fetched.
+// KeySet answers Keys: the issuers' JWKS (RFC 7517), each with when it was fetched, and which policy is in force.
 type KeySet struct {
 	Issuers []IssuerKeys `json:"issuers"`
+	Policy  Policy       `json:"policy"`
+}
+
+// Policy is the policy that the broker decides by: what the proxy has to read and decide by too.
+type Policy struct {
+	Digest  string `json:"digest"`  // lower-case hex SHA-256 of its bytes
+	Version string `json:"version"` // S3's id of that version of settings.PolicyCurrent
+	// Refused is the newest version, when that is not the one in force because it does not load.
+	Refused *Refusal `json:"refused,omitempty"`
+}
+
+// Refusal is why a version of the policy is not in force.
+type Refusal struct {
+	Version string `json:"version"`
+	Digest  string `json:"digest"`
+	Message string `json:"message"` // with the line, and what to write instead
 }
 
 // IssuerKeys are one issuer's public keys.

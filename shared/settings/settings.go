@@ -46,6 +46,9 @@ var Sessions = Table{
 // PolicyPrefix is where policies lie in the policy bucket.
 const PolicyPrefix = "policy/"
 
+// PolicyCurrent is the object of the policy bucket whose newest version that loads is the policy in force.
+const PolicyCurrent = PolicyPrefix + "current.yaml"
+
 // PolicyKey is where the policy with that digest (lower-case hex SHA-256 of its bytes) lies in the policy bucket.
 func PolicyKey(digest string) string { return PolicyPrefix + digest + ".yaml" }
 
@@ -60,7 +63,6 @@ const (
 type Exchange struct {
 	Table        string `env:"SALLYPORT_TABLE"`
 	PolicyBucket string `env:"SALLYPORT_POLICY_BUCKET"`
-	PolicyDigest string `env:"SALLYPORT_POLICY_DIGEST"`
 }
 
 // Proxy is what the proxy is told.
@@ -71,7 +73,6 @@ type Proxy struct {
 	TLSKey           string `env:"SALLYPORT_TLS_KEY,optional"` // PEM files; without them the proxy makes a self-signed pair, as an ALB does not verify
 	ExchangeFunction string `env:"SALLYPORT_EXCHANGE_FUNCTION"`
 	PolicyBucket     string `env:"SALLYPORT_POLICY_BUCKET"`
-	PolicyDigest     string `env:"SALLYPORT_POLICY_DIGEST"`
 	RecordingsBucket string `env:"SALLYPORT_RECORDINGS_BUCKET"`
 	Drain            string `env:"SALLYPORT_DRAIN"` // how long open streams may go on when the task is to end, such as 100s
 	// TrustForwardedFor is "true" behind a load balancer that appends the caller's address to X-Forwarded-For.
