@@ -1,7 +1,7 @@
 // Command proxy is the gate's data path: it runs on Fargate behind a load balancer, and on one machine as it is.
 //
-// It holds nothing that lasts. It may invoke function exchange, read the policy it was deployed with, and add recordings;
-// it may assume no role.
+// It holds nothing that lasts. It may invoke function exchange, read policies, and add recordings; it may assume no role.
+// It decides by the policy that the broker says is in force, from a few seconds after that changed.
 package main
 
 import (
@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -25,15 +26,12 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/google/uuid"
 
-	"sallyport/proxy/authn"
 	"sallyport/proxy/gate"
 	"sallyport/proxy/invoke"
 	"sallyport/proxy/metrics"
-	"sallyport/proxy/route"
+	"sallyport/proxy/rules"
 	"sallyport/proxy/session"
 	"sallyport/shared/access"
-	"sallyport/shared/identity"
-	"sallyport/shared/policy"
 	"sallyport/shared/policystore"
 	"sallyport/shared/recording"
 	"sallyport/shared/settings"
@@ -44,6 +42,9 @@ const (
 	unknownTokens = 20 // a second
 	unknownBurst  = 200
 )
+
+// recheckTime is how long the next poll for another policy may wait for the streams that are open to be decided again.
+const recheckTime = 5 * time.Second
 
 func main() {
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
@@ -71,27 +72,11 @@ func run(log *slog.Logger) error {
 		return err
 	}
 	files := s3.NewFromConfig(aws, policystore.PathStyle)
-	file, err := policystore.Read(stop, files, set.PolicyBucket, set.PolicyDigest)
-	if err != nil {
-		return err
-	}
-	p, err := policy.Load(settings.PolicyKey(set.PolicyDigest), file)
-	if err != nil {
-		return err
-	}
 	certificate, err := serverCertificate(set.TLSCertificate, set.TLSKey)
 	if err != nil {
 		return err
 	}
 	client := invoke.Client{Lambda: lambda.NewFromConfig(aws), Function: set.ExchangeFunction}
-	ring, err := identity.NewRing(identity.RingConfig{Refresh: client.Keys})
-	if err != nil {
-		return err
-	}
-	verifier, err := identity.New(identity.Config{Issuers: p.Issuers, Keys: ring})
-	if err != nil {
-		return err
-	}
 	recorder, err := recording.New(recording.Config{Store: recording.S3{Client: files, Bucket: set.RecordingsBucket}, Task: strings.ReplaceAll(uuid.NewString(), "-", "")[:12], Log: log})
 	if err != nil {
 		return err
@@ -99,10 +84,12 @@ func run(log *slog.Logger) error {
 	var meters *metrics.Metrics
 	sessions := session.New(session.Config{Broker: client, Observe: func(err error) { meters.Exchange(err) }})
 	meters = metrics.New(sessions.Len)
+	keeper := rules.New(rules.Config{
+		Broker: client, Policies: policystore.Store{Client: files, Bucket: set.PolicyBucket}, Observer: meters,
+		UnknownRate: unknownTokens, UnknownBurst: unknownBurst, Now: time.Now, Log: log,
+	})
 	g := gate.New(gate.Config{
-		Clusters: route.New(p.Clusters),
-		Authn:    authn.New(verifier, unknownTokens, unknownBurst, time.Now),
-		Policy:   p, Sessions: sessions, Recorder: recorder, Observer: meters, Now: time.Now, Log: log,
+		Rules: keeper.Current, Sessions: sessions, Recorder: recorder, Observer: meters, Now: time.Now, Log: log,
 		TrustForwardedFor: set.TrustForwardedFor == "true",
 	})
 
@@ -117,25 +104,48 @@ func run(log *slog.Logger) error {
 		BaseContext:       func(net.Listener) context.Context { return streams },
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
-	var draining atomic.Bool
-	go keepKeys(stop, ring, client, log)
-	go func() {
-		for range time.Tick(time.Minute) {
-			sessions.Sweep(p.Sessions.Idle)
-		}
-	}()
+	var unready atomic.Pointer[string] // why the load balancer must not send anybody here
+	starting, draining := "the gate is not open yet: the broker has not told which policy is in force", "draining"
+	unready.Store(&starting)
 	health := &http.Server{
 		Addr:              set.MetricsListen,
-		Handler:           healthHandler(meters, recorder, &draining, ring),
+		Handler:           healthHandler(meters, recorder, &unready, keeper),
 		ReadHeaderTimeout: 10 * time.Second,
 	}
 	failed := make(chan error, 2)
 	go func() { failed <- fmt.Errorf("serving health and metrics: %w", health.ListenAndServe()) }()
+	opened := make(chan struct{})
+	open := sync.OnceFunc(func() { close(opened) })
+	go keeper.Run(streams, func() { // for as long as streams are open, while draining too
+		if keeper.Current() == nil {
+			return
+		}
+		open()
+		// Whether the policy changed or not: a rule may look at the time, and a stream must not outlive what let it open.
+		check, done := context.WithTimeout(streams, recheckTime)
+		defer done()
+		g.Recheck(check)
+	})
+	// Without a policy nothing can be decided, so there is nobody to answer yet; the task is not ready meanwhile.
+	select {
+	case <-opened:
+	case err := <-failed:
+		return err
+	case <-stop.Done():
+		return nil
+	}
+	go func() {
+		for range time.Tick(time.Minute) {
+			sessions.Sweep(keeper.Current().Policy.Sessions.Idle)
+		}
+	}()
 	listener, err := net.Listen("tcp", set.Listen)
 	if err != nil {
 		return fmt.Errorf("listening for agents: %w", err)
 	}
 	go func() { failed <- fmt.Errorf("serving agents: %w", server.ServeTLS(listener, "", "")) }()
+	unready.Store(nil)
+	p := keeper.Current().Policy
 	log.Info("the gate is open", "listen", listener.Addr().String(), "policy", p.Digest, "clusters", len(p.Clusters))
 
 	select {
@@ -144,7 +154,7 @@ func run(log *slog.Logger) error {
 	case <-stop.Done():
 	}
 	// Drain: the load balancer sees that this task is not ready, requests finish, streams have until the deadline.
-	draining.Store(true)
+	unready.Store(&draining)
 	log.Info("draining", "streams", g.Streams(), "deadline", drain.String())
 	deadline, done := context.WithTimeout(context.Background(), drain)
 	defer done()
@@ -169,42 +179,18 @@ func run(log *slog.Logger) error {
 	return nil
 }
 
-// keepKeys pushes the issuers' keys into the ring before anybody needs them, and keeps them fresh.
-func keepKeys(ctx context.Context, ring *identity.Ring, client invoke.Client, log *slog.Logger) {
-	wait := 250 * time.Millisecond
-	for {
-		call, cancel := context.WithTimeout(ctx, 10*time.Second)
-		keys, err := client.Keys(call)
-		cancel()
-		if err == nil {
-			err = ring.Set(keys)
-		}
-		if err == nil {
-			wait = time.Minute
-		} else {
-			log.Warn("the issuers' keys cannot be had", "error", err.Error(), "cause", fmt.Sprint(errors.Unwrap(err)))
-			wait = min(2*wait, 15*time.Second)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(wait):
-		}
-	}
-}
-
-// healthHandler answers liveness, readiness and metrics. A task is ready when it can verify tokens and record.
-func healthHandler(m *metrics.Metrics, r *recording.Recorder, draining *atomic.Bool, ring *identity.Ring) http.Handler {
+// healthHandler answers liveness, readiness and metrics. A task is ready when it can decide, verify tokens and record.
+func healthHandler(m *metrics.Metrics, r *recording.Recorder, unready *atomic.Pointer[string], keeper *rules.Keeper) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", m.Handler())
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		switch err := r.Healthy(); {
-		case draining.Load():
-			http.Error(w, "draining", http.StatusServiceUnavailable)
+		switch why, err := unready.Load(), r.Healthy(); {
+		case why != nil:
+			http.Error(w, *why, http.StatusServiceUnavailable)
 		case err != nil:
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-		case !ring.Ready():
+		case !keeper.Ready():
 			http.Error(w, "the broker has not given the issuers' keys yet", http.StatusServiceUnavailable)
 		default:
 			_, _ = w.Write([]byte("ok\n"))

@@ -36,20 +36,44 @@ func (c Client) Exchange(ctx context.Context, token, cluster string) (broker.Tok
 	return *a.Token, nil
 }
 
-// Keys asks for the issuers' public keys.
+// Poll asks which policy is in force, and for the issuers' public keys as the broker has them.
+func (c Client) Poll(ctx context.Context) (broker.Policy, []identity.IssuerKeys, error) {
+	set, err := c.keys(ctx, broker.Keys{})
+	if err != nil {
+		return broker.Policy{}, nil, err
+	}
+	if set.Policy.Digest == "" {
+		return broker.Policy{}, nil, away(fmt.Errorf("the broker does not say which policy is in force"))
+	}
+	return set.Policy, issuers(set), nil
+}
+
+// Keys asks for the issuers' public keys, fetched from them a moment ago.
 func (c Client) Keys(ctx context.Context) ([]identity.IssuerKeys, error) {
-	a, err := c.invoke(ctx, broker.Request{Keys: &broker.Keys{}})
+	set, err := c.keys(ctx, broker.Keys{Fresh: true})
 	if err != nil {
 		return nil, err
 	}
-	if a.Keys == nil {
-		return nil, away(fmt.Errorf("keys answered without keys"))
+	return issuers(set), nil
+}
+
+func (c Client) keys(ctx context.Context, req broker.Keys) (broker.KeySet, error) {
+	a, err := c.invoke(ctx, broker.Request{Keys: &req})
+	if err != nil {
+		return broker.KeySet{}, err
 	}
+	if a.Keys == nil {
+		return broker.KeySet{}, away(fmt.Errorf("keys answered without keys"))
+	}
+	return *a.Keys, nil
+}
+
+func issuers(set broker.KeySet) []identity.IssuerKeys {
 	var out []identity.IssuerKeys
-	for _, k := range a.Keys.Issuers {
+	for _, k := range set.Issuers {
 		out = append(out, identity.IssuerKeys{Issuer: k.Issuer, JWKS: k.JWKS, Fetched: k.Fetched})
 	}
-	return out, nil
+	return out
 }
 
 func (c Client) invoke(ctx context.Context, req broker.Request) (broker.Answer, error) {

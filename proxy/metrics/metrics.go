@@ -14,13 +14,17 @@ import (
 	"sallyport/shared/access"
 )
 
-// Metrics implements gate.Observer.
+// Metrics implements gate.Observer and rules.Observer.
 type Metrics struct {
 	registry  *prometheus.Registry
 	requests  *prometheus.CounterVec
 	seconds   *prometheus.HistogramVec
 	streams   prometheus.Gauge
 	exchanges *prometheus.CounterVec
+	policy    *prometheus.GaugeVec
+	polled    prometheus.Gauge
+	refused   *prometheus.CounterVec
+	behind    prometheus.Gauge
 }
 
 // New returns metrics; sessions says how many sessions are held.
@@ -33,8 +37,16 @@ func New(sessions func() int) *Metrics {
 			Help: "Time from a request's arrival to the end of its answer. Streams last as long as they are open.", Buckets: prometheus.ExponentialBuckets(0.001, 4, 9)}, []string{"verb"}),
 		streams:   prometheus.NewGauge(prometheus.GaugeOpts{Name: "sallyport_streams", Help: "Streams that are open: watches, followed logs, exec, attach, port-forward."}),
 		exchanges: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_exchanges_total", Help: "Exchanges asked of the broker, by outcome."}, []string{"outcome"}),
+		policy:    prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "sallyport_policy_info", Help: "1 for the digest of the policy that this task decides by."}, []string{"digest"}),
+		polled:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "sallyport_policy_poll_timestamp_seconds", Help: "When the broker last said which policy is in force."}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_policies_refused_total",
+			Help: "Versions of the policy that did not take effect, by who could not load them (broker, proxy)."}, []string{"by"}),
+		behind: prometheus.NewGauge(prometheus.GaugeOpts{Name: "sallyport_policy_refused", Help: "1 while the newest version of the policy is not the one in force."}),
 	}
-	m.registry.MustRegister(m.requests, m.seconds, m.streams, m.exchanges, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	for _, by := range []string{"broker", "proxy"} {
+		m.refused.WithLabelValues(by)
+	}
+	m.registry.MustRegister(m.requests, m.seconds, m.streams, m.exchanges, m.policy, m.polled, m.refused, m.behind, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "sallyport_sessions", Help: "Sessions this task holds."}, func() float64 { return float64(sessions()) }))
 	return m
 }
@@ -62,6 +74,25 @@ func (m *Metrics) Exchange(err error) {
 	}
 	m.exchanges.WithLabelValues(outcome).Inc()
 }
+
+// Policy says which policy this task decides by. There is one at a time, so there is one series.
+func (m *Metrics) Policy(digest string) {
+	m.policy.Reset()
+	m.policy.WithLabelValues(digest).Set(1)
+}
+
+// Polled says that the broker told which policy is in force, and whether a newer one is refused.
+func (m *Metrics) Polled(at time.Time, refused bool) {
+	m.polled.Set(float64(at.Unix()))
+	behind := 0.0
+	if refused {
+		behind = 1
+	}
+	m.behind.Set(behind)
+}
+
+// PolicyRefused counts a version of the policy that by, broker or proxy, could not load.
+func (m *Metrics) PolicyRefused(by string) { m.refused.WithLabelValues(by).Inc() }
 
 // Handler serves the metrics.
 func (m *Metrics) Handler() http.Handler {
