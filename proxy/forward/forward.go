@@ -8,6 +8,7 @@
 package forward
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -60,7 +61,14 @@ type Request struct {
 	AuditID string // names the request in the gate's record and, as Audit-ID, in the cluster's audit log
 	// Rejected is called when the cluster does not accept the session's token.
 	Rejected func()
+	// Again, when it is set, is called when the cluster answers 409: the body carried the version of the object it was
+	// judged on, and that has changed. Nothing was done then, and the body it returns is sent instead, a few times at
+	// most. An error is a refusal, and a nil body passes the 409 on.
+	Again func(context.Context) ([]byte, error)
 }
+
+// again is how often a body is judged anew, as often as the API server itself puts a patch on a newer object.
+const again = 5
 
 // Forwarder forwards requests. It is safe for concurrent use.
 type Forwarder struct {
@@ -171,7 +179,29 @@ func (transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if s.Action.Upgrade {
 		return s.Live.Transports.Upgrades.RoundTrip(r)
 	}
-	return s.Live.Transports.Requests.RoundTrip(r)
+	res, err := s.Live.Transports.Requests.RoundTrip(r)
+	for range again {
+		if err != nil || s.Again == nil || res.StatusCode != http.StatusConflict {
+			break
+		}
+		body, refused := s.Again(r.Context())
+		if refused != nil {
+			res.Body.Close()
+			return nil, refused
+		}
+		if body == nil {
+			break
+		}
+		_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, maxReview))
+		res.Body.Close()
+		r = r.Clone(r.Context())
+		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+		if err := check(r, s); err != nil {
+			return nil, err
+		}
+		res, err = s.Live.Transports.Requests.RoundTrip(r)
+	}
+	return res, err
 }
 
 // check holds what is about to be sent against what was decided. It can only fail by a mistake of ours.

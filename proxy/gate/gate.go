@@ -1,5 +1,5 @@
 // Package gate is a request's way through Sallyport, step by step: route, screen, authenticate, classify, open the
-// session, decide, record, forward, record.
+// session, read the body, decide, record, forward, record.
 //
 // It promises that nothing is forwarded which did not pass every step, that every request is recorded whatever became
 // of it, and that every refusal is a Kubernetes Status. A request that cannot be recorded is not forwarded. The order
@@ -17,7 +17,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -25,7 +24,7 @@ import (
 
 	"sallyport/proxy/authn"
 	"sallyport/proxy/forward"
-	"sallyport/proxy/route"
+	"sallyport/proxy/rules"
 	"sallyport/proxy/session"
 	"sallyport/proxy/status"
 	"sallyport/shared/access"
@@ -39,11 +38,8 @@ const MaxBody = 3 << 20
 // bodyTime is how long a caller may take to send a body.
 const bodyTime = 60 * time.Second
 
-// Decider decides actions; policy.Policy.
-type Decider interface {
-	Tier(who access.Principal) (access.Tier, error)
-	Decide(who access.Principal, tier string, a access.Action) access.Decision
-}
+// leftover is how long the rest of a refused request's body is waited for.
+const leftover = 2 * time.Second
 
 // Recorder records events; recording.Recorder. An error means that the event is not recorded.
 type Recorder interface {
@@ -60,9 +56,8 @@ type Observer interface {
 
 // Config is what a Gate is made of. All fields are needed.
 type Config struct {
-	Clusters *route.Clusters
-	Authn    *authn.Authenticator
-	Policy   Decider
+	// Rules is the policy in force and what follows from it. A request is served by one generation from first to last.
+	Rules    func() *rules.Generation
 	Sessions *session.Manager
 	Recorder Recorder
 	Observer Observer
@@ -76,7 +71,8 @@ type Config struct {
 type Gate struct {
 	Config
 	forward *forward.Forwarder
-	streams atomic.Int64
+	open    streams
+	bodies  held
 }
 
 // New returns a Gate.
@@ -87,7 +83,7 @@ func New(c Config) *Gate {
 }
 
 // Streams is how many streams are open.
-func (g *Gate) Streams() int64 { return g.streams.Load() }
+func (g *Gate) Streams() int { return g.open.len() }
 
 type passKey struct{}
 
@@ -96,17 +92,22 @@ func passing(ctx context.Context) *pass { return ctx.Value(passKey{}).(*pass) }
 // pass is one request on its way. Its facts grow step by step and become the record.
 type pass struct {
 	gate   *Gate
+	rules  *rules.Generation
 	facts  recording.Facts
 	caller authn.Caller
 	live   *session.Live
-	cause  error           // what the log may know of a refusal
-	open   context.Context // what the request was forwarded in; its cause says why it was cut
-	out    *meter
-	ended  bool
+	media  string // the body's Content-Type
+	judged bool   // the body carries the version of the live object it was judged on
+	// rejected is told when the cluster does not accept the session's token.
+	rejected func()
+	cause    error           // what the log may know of a refusal
+	open     context.Context // what the request was forwarded in; its cause says why it was cut
+	out      *meter
+	ended    bool
 }
 
 func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	p := &pass{gate: g, facts: recording.FactsOf(r), out: &meter{ResponseWriter: w}}
+	p := &pass{gate: g, rules: g.Rules(), facts: recording.FactsOf(r), out: &meter{ResponseWriter: w}}
 	p.facts.ID = uuid.NewString()
 	p.facts.Received = g.Now()
 	p.facts.Sources = g.sources(r)
@@ -143,7 +144,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // serve takes the steps. An error it returns is a refusal that is yet to be written.
 func (p *pass) serve(w http.ResponseWriter, r *http.Request) error {
 	g := p.gate
-	cluster, target, err := g.Clusters.Find(r)
+	cluster, target, err := p.rules.Clusters.Find(r)
 	if err != nil {
 		return err
 	}
@@ -151,17 +152,15 @@ func (p *pass) serve(w http.ResponseWriter, r *http.Request) error {
 	if err := screen(r); err != nil {
 		return err
 	}
-	if p.caller, err = g.Authn.Authenticate(r.Context(), r, p.facts.Sources[0]); err != nil {
+	if p.caller, err = p.rules.Authn.Authenticate(r.Context(), r, p.facts.Sources[0]); err != nil {
 		return err
 	}
 	who := p.caller.Principal
 	p.facts.Principal = who
-	a, err := action.Parse(r.Method, target)
-	if err != nil {
+	if p.facts.Action, err = action.Parse(r.Method, target); err != nil {
 		return err
 	}
-	p.facts.Action = a
-	tier, err := g.Policy.Tier(who)
+	tier, err := p.rules.Policy.Tier(who)
 	if err != nil {
 		return err
 	}
@@ -169,21 +168,30 @@ func (p *pass) serve(w http.ResponseWriter, r *http.Request) error {
 	if p.live, err = g.Sessions.Get(r.Context(), asks, cluster); err != nil {
 		return err
 	}
+	p.rejected = func() { g.Sessions.Rejected(asks, cluster, p.live) }
 	p.facts.Session = p.live.Session
-	p.facts.Decision = g.Policy.Decide(who, tier.Name, a)
-	if d := p.facts.Decision; d.Effect != access.Allow {
-		return access.Errorf(access.Denied, "%s", d.Message)
+	read, release, err := p.body(w, r)
+	if err != nil {
+		return err
 	}
+	defer release()
+	if p.media, err = media(r.Header); err != nil {
+		return err
+	}
+	if p.facts.Action, err = action.Refine(p.facts.Action, p.media, read); err != nil {
+		return err
+	}
+	body, err := p.judge(r.Context(), read)
+	if err != nil {
+		return err
+	}
+	a := p.facts.Action
 	if err := upgrade(r, a); err != nil {
 		if spdy(r) {
 			if refused := g.forward.May(r.Context(), forward.Request{Live: p.live, Action: a, AuditID: p.facts.ID + "-may"}); refused != nil {
 				return refused
 			}
 		}
-		return err
-	}
-	body, err := read(w, r)
-	if err != nil {
 		return err
 	}
 	if err := p.begin(r.Context()); err != nil {
@@ -196,16 +204,26 @@ func (p *pass) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := context.WithDeadlineCause(r.Context(), ends, access.Errorf(access.Unauthenticated, "%s; ask again", ended))
 	defer cancel()
-	p.open = ctx
 	if a.Stream {
-		g.streams.Add(1)
+		var cut context.CancelCauseFunc
+		ctx, cut = context.WithCancelCause(ctx)
+		g.open.add(p, cut)
 		g.Observer.Stream(1)
-		defer func() { g.streams.Add(-1); g.Observer.Stream(-1) }()
+		defer func() { g.open.remove(p); g.Observer.Stream(-1); cut(nil) }()
 	}
-	return g.forward.Forward(w, r.WithContext(ctx), forward.Request{
-		Live: p.live, Action: a, Target: target, Body: io.NopCloser(bytes.NewReader(body)), Length: int64(len(body)), AuditID: p.facts.ID,
-		Rejected: func() { g.Sessions.Rejected(asks, cluster, p.live) },
-	})
+	p.open = ctx
+	if a.Stream && g.Rules() != p.rules { // changed since it was decided, and checked before this stream was there to be
+		if err := p.still(ctx); err != nil {
+			return err
+		}
+	}
+	out := forward.Request{
+		Live: p.live, Action: a, Target: target, Body: io.NopCloser(bytes.NewReader(body)), Length: int64(len(body)), AuditID: p.facts.ID, Rejected: p.rejected,
+	}
+	if p.judged {
+		out.Again = func(ctx context.Context) ([]byte, error) { return p.judge(ctx, read) }
+	}
+	return g.forward.Forward(w, r.WithContext(ctx), out)
 }
 
 // screen refuses what no caller may send, whoever it is.
@@ -247,33 +265,46 @@ func spdy(r *http.Request) bool {
 	return len(asked) == 1 && strings.HasPrefix(strings.ToLower(asked[0]), "spdy/")
 }
 
-// read takes the whole body before anything is decided to be forwarded: bounded in size and time.
-func read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	if r.ContentLength == 0 || r.Body == nil {
-		return nil, nil
+// body takes the whole body before anything is decided: bounded in size, time and memory. release gives the memory back.
+func (p *pass) body(w http.ResponseWriter, r *http.Request) (b []byte, release func(), err error) {
+	if r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody {
+		return nil, func() {}, nil
 	}
+	size := r.ContentLength
+	if size < 0 {
+		size = MaxBody // it does not say
+	}
+	give, err := p.gate.bodies.take(p.facts.Principal.Key(), size)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			give()
+		}
+	}()
 	c := http.NewResponseController(w)
 	_ = c.SetReadDeadline(time.Now().Add(bodyTime))
 	defer func() { _ = c.SetReadDeadline(time.Time{}) }()
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
+	b, err = io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):
-		return nil, access.Errorf(access.TooLarge, "the request body is larger than %d bytes", MaxBody)
+		return nil, nil, access.Errorf(access.TooLarge, "the request body is larger than %d bytes", MaxBody)
 	case err != nil:
-		return nil, access.Errorf(access.Invalid, "the request body did not arrive whole").Because(err)
+		return nil, nil, access.Errorf(access.Invalid, "the request body did not arrive whole").Because(err)
 	}
-	return b, nil
+	return b, give, nil
 }
 
-// begin makes sure that what is about to be forwarded can be recorded. For exec, attach and port-forward, which can
-// change anything, it returns only when the intent is stored.
+// begin makes sure that what is about to be forwarded can be recorded. For whatever may change something, exec, attach
+// and port-forward among it, it returns only when the intent is stored.
 func (p *pass) begin(ctx context.Context) error {
 	if err := p.gate.Recorder.Healthy(); err != nil {
 		return err
 	}
 	switch {
-	case p.facts.Action.Upgrade:
+	case p.facts.Action.Changes():
 		return p.gate.Recorder.AppendDurable(ctx, p.stream(), p.event(auditv1.StageRequestReceived))
 	case p.facts.Action.Stream:
 		return p.gate.Recorder.Append(ctx, p.stream(), p.event(auditv1.StageResponseStarted))
@@ -288,6 +319,8 @@ func (p *pass) refuse(w http.ResponseWriter, err error) {
 	}
 	e := access.AsError(err)
 	p.cause = e.Cause
+	// Before it answers, the server reads on for what is left of the body. Whoever does not send it waits no longer.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(leftover))
 	s := status.Write(w, e)
 	p.facts.Reason, p.facts.Message = s.Reason, s.Message
 }

@@ -16,6 +16,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,6 +26,7 @@ import (
 	"sallyport/proxy/authn"
 	"sallyport/proxy/gate"
 	"sallyport/proxy/route"
+	"sallyport/proxy/rules"
 	"sallyport/proxy/session"
 	"sallyport/shared/access"
 	"sallyport/shared/broker"
@@ -36,6 +38,8 @@ import (
 // The gate in front of a cluster that says what it saw, with everything else real but for the verifier and the broker.
 type rig struct {
 	*httptest.Server
+	gate     *gate.Gate
+	rules    atomic.Pointer[rules.Generation]
 	cluster  *httptest.Server
 	recorder *recorder
 	broker   *fakeBroker
@@ -62,28 +66,42 @@ func newRig(t testing.TB, cluster http.HandlerFunc) *rig {
 		cluster(w, q)
 	}))
 	t.Cleanup(r.cluster.Close)
+	r.policy(t, "")
+	r.broker = &fakeBroker{endpoint: r.cluster.URL, ca: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: r.cluster.Certificate().Raw})}
+	r.gate = gate.New(gate.Config{
+		Rules:    r.rules.Load,
+		Sessions: session.New(session.Config{Broker: r.broker}), Recorder: r.recorder, Observer: observer{}, Now: time.Now,
+		Log: slog.New(slog.DiscardHandler),
+	})
+	r.Server = httptest.NewUnstartedServer(r.gate)
+	r.Server.EnableHTTP2 = true
+	r.Server.StartTLS()
+	t.Cleanup(r.Server.Close)
+	return r
+}
+
+// policy puts a policy in force: observers may read pods, and what more says.
+func (r *rig) policy(t testing.TB, more string) {
+	t.Helper()
 	p, err := policy.Load("policy.yaml", []byte(`
 apiVersion: sallyport/v1
 kind: Policy
 audience: sallyport
 issuers: [{url: "https://i", algorithms: [ES256], groupsClaim: groups}]
 clusters: [{name: dev, region: eu-west-1, hosts: [dev.gate]}, {name: prod, region: eu-west-1}]
-tiers: [{name: observe, role: "arn:aws:iam::111122223333:role/sallyport/observe", group: "sallyport:observe", groups: [observers]}]
-`))
+tiers:
+- {name: observe, role: "arn:aws:iam::111122223333:role/sallyport/observe", group: "sallyport:observe", groups: [observers]}
+- {name: maintain, role: "arn:aws:iam::111122223333:role/sallyport/maintain", group: "sallyport:maintain"}
+reviewers: [{name: sre, issuer: "https://i", audience: reviews, people: [ana@example.com]}]
+asks: {tier: maintain, reviewers: [sre]}
+rules:
+- {name: read, effect: allow, groups: [observers], verbs: [get, list, watch], apiGroups: [""], resources: [pods, pods/log]}
+- {name: connect, effect: allow, groups: [observers], verbs: [exec, attach, portforward], apiGroups: [""], resources: [pods], namespaces: [dev]}
+`+more))
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.broker = &fakeBroker{endpoint: r.cluster.URL, ca: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: r.cluster.Certificate().Raw})}
-	g := gate.New(gate.Config{
-		Clusters: route.New(p.Clusters), Authn: authn.New(verifier{}, 5, 10, time.Now), Policy: p,
-		Sessions: session.New(session.Config{Broker: r.broker}), Recorder: r.recorder, Observer: observer{}, Now: time.Now,
-		Log: slog.New(slog.DiscardHandler),
-	})
-	r.Server = httptest.NewUnstartedServer(g)
-	r.Server.EnableHTTP2 = true
-	r.Server.StartTLS()
-	t.Cleanup(r.Server.Close)
-	return r
+	r.rules.Store(&rules.Generation{Policy: p, Clusters: route.New(p.Clusters), Authn: authn.New(verifier{}, 5, 10, time.Now)})
 }
 
 func (r *rig) reached() []*http.Request {
@@ -197,6 +215,12 @@ func (r *recorder) Healthy() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.sick
+}
+
+func (r *recorder) all() []*auditv1.Event {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.events
 }
 
 // wait returns the events once there are n of them: a handler records after its answer.

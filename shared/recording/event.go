@@ -23,6 +23,7 @@ const (
 	AnnotationRoleSession = "sallyport.io/role-session" // the role session name the cluster's own audit log shows
 	AnnotationDecision    = "sallyport.io/decision"     // absent when the request was refused before policy was asked
 	AnnotationRule        = "sallyport.io/rule"
+	AnnotationObserved    = "sallyport.io/observed" // what observe mode let through: the effect, and the rule behind it
 	AnnotationTier        = "sallyport.io/tier"
 	AnnotationPolicy      = "sallyport.io/policy"      // the policy's digest
 	AnnotationBytesSent   = "sallyport.io/bytes-sent"  // to the caller
@@ -187,6 +188,9 @@ func annotations(f Facts) map[string]string {
 		set(AnnotationDecision, string(f.Decision.Effect), string(access.Deny))
 	}
 	set(AnnotationRule, f.Decision.Rule)
+	if o := f.Decision.Observed; o != nil {
+		set(AnnotationObserved, string(o.Effect)+" "+o.Rule)
+	}
 	set(AnnotationTier, f.Decision.Tier, f.Session.Tier)
 	set(AnnotationPolicy, f.Decision.Policy, f.Session.Policy)
 	set(AnnotationError, f.Error)

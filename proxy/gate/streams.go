@@ -1,0 +1,85 @@
+package gate
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"sallyport/shared/access"
+	"sallyport/shared/policy"
+)
+
+// streams are the requests that stay open: what was allowed when they were opened may be forbidden while they last.
+type streams struct {
+	mu   sync.Mutex
+	open map[*pass]context.CancelCauseFunc
+}
+
+func (s *streams) add(p *pass, cut context.CancelCauseFunc) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open == nil {
+		s.open = map[*pass]context.CancelCauseFunc{}
+	}
+	s.open[p] = cut
+}
+
+func (s *streams) remove(p *pass) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.open, p)
+}
+
+func (s *streams) len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.open)
+}
+
+// Recheck decides about every open stream once more, by the policy in force now, and ends those it forbids. It is
+// called when the policy changed, and now and then, as rules may look at the time.
+func (g *Gate) Recheck(ctx context.Context) {
+	g.open.mu.Lock()
+	passes := make(map[*pass]context.CancelCauseFunc, len(g.open.open))
+	for p, cut := range g.open.open {
+		passes[p] = cut
+	}
+	g.open.mu.Unlock()
+	for p, cut := range passes {
+		if err := p.still(ctx); err != nil {
+			cut(err)
+		}
+	}
+}
+
+// still says whether an open stream would be opened today. Only fields that do not change once it is open are read.
+func (p *pass) still(ctx context.Context) error {
+	now := p.gate.Rules()
+	who := p.facts.Principal
+	if now != p.rules {
+		// Other issuers, or other groups for the same token.
+		again, err := now.Authn.Again(ctx, p.caller.Bearer)
+		switch {
+		case access.KindOf(err) == access.Unavailable: // the keys cannot be had now; the next check will tell
+		case err != nil:
+			return access.Errorf(access.Denied, "the policy changed, and no longer knows your token: %s", access.AsError(err).Message)
+		default:
+			who = again.Principal
+		}
+		if !slices.ContainsFunc(now.Policy.Clusters, func(c access.Cluster) bool { return c.Name == p.facts.Cluster }) {
+			return access.Errorf(access.Denied, "the policy changed, and cluster %q is no longer behind this gate", p.facts.Cluster)
+		}
+	}
+	tier, err := now.Policy.Tier(who)
+	if err != nil {
+		return err
+	}
+	if tier.Name != p.live.Session.Tier {
+		return access.Errorf(access.Denied, "the policy changed, and your tier is %q now; ask again", tier.Name)
+	}
+	d := now.Policy.Decide(policy.Request{Principal: who, Tier: tier.Name, Cluster: p.facts.Cluster, Action: p.facts.Action, Now: p.gate.Now()}, nil)
+	if d.Effect != access.Allow {
+		return access.Errorf(access.Denied, "the policy no longer allows what was open: %s", d.Message)
+	}
+	return nil
+}
