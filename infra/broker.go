@@ -7,6 +7,7 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2/awseks"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
+	"github.com/aws/constructs-go/constructs/v10"
 
 	"sallyport/shared/settings"
 )
@@ -18,7 +19,11 @@ func newExchange(st awscdk.Stack, c *Config, s stores, code awslambda.Code) awsl
 	role := newFunctionRole(st, "ExchangeRole", "Function exchange: opens sessions, mints tier credentials", log)
 	// A transaction needs the rights of its parts. Nothing here lists or scans.
 	role.AddToPolicy(allow("Sessions", strs("dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"), s.sessions.TableArn()))
-	role.AddToPolicy(allow("Policy", strs("s3:GetObject"), under(s.policy.BucketArn(), policyPrefix)))
+	role.AddToPolicy(allow("Policy", strs("s3:GetObject", "s3:GetObjectVersion"), under(s.policy.BucketArn(), settings.PolicyPrefix)))
+	// Its versions, newest first: what a function that starts walks back through when the newest does not load.
+	versions := allow("PolicyVersions", strs("s3:ListBucketVersions"), s.policy.BucketArn())
+	versions.AddCondition(str("StringEquals"), map[string]any{"s3:prefix": settings.PolicyCurrent})
+	role.AddToPolicy(versions)
 	// The tiers' ARNs are the policy's words, which the configuration checked; the roles' own would make a circle.
 	var tiers, clusters []*string
 	for _, t := range c.Rules.Tiers {
@@ -30,7 +35,7 @@ func newExchange(st awscdk.Stack, c *Config, s stores, code awslambda.Code) awsl
 	role.AddToPolicy(allow("Tiers", strs("sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"), tiers...))
 	role.AddToPolicy(allow("Clusters", strs("eks:DescribeCluster"), clusters...))
 
-	f := awslambda.NewFunction(st, str("Exchange"), &awslambda.FunctionProps{
+	return awslambda.NewFunction(st, str("Exchange"), &awslambda.FunctionProps{
 		FunctionName: str(settings.ExchangeFunction),
 		Description:  str("Turns an agent's token into a session and its tier's credentials (RFC 8693)"),
 		Runtime:      awslambda.Runtime_PROVIDED_AL2023(),
@@ -45,19 +50,17 @@ func newExchange(st awscdk.Stack, c *Config, s stores, code awslambda.Code) awsl
 		Environment: environment(settings.Exchange{
 			Table:        *s.sessions.TableName(),
 			PolicyBucket: *s.policy.BucketName(),
-			PolicyDigest: c.Rules.Digest,
 		}),
 	})
-	f.Node().AddDependency(s.put)
-	return f
 }
 
-// newTiers makes one role per tier, and its access entry on every cluster.
+// newTiers makes one role per tier, and its access entry on every cluster, and returns them all. A tier that is nobody's
+// base tier, since only an approval leads to it, is made like the others.
 //
 // The roles have no permissions in AWS at all: what a tier may do is what RBAC gives its Kubernetes group. Only
 // function exchange may assume them, and only when it says who for: CloudTrail and the cluster's audit log name the
 // agent, or there is no credential.
-func newTiers(st awscdk.Stack, c *Config, exchange awslambda.Function) {
+func newTiers(st awscdk.Stack, c *Config, exchange awslambda.Function) (made []constructs.IDependable) {
 	who := awsiam.NewArnPrincipal(exchange.Role().RoleArn())
 	trust := func(sid, action string, conditions map[string]any) awsiam.PolicyStatement {
 		return awsiam.NewPolicyStatement(&awsiam.PolicyStatementProps{
@@ -95,13 +98,15 @@ func newTiers(st awscdk.Stack, c *Config, exchange awslambda.Function) {
 		}})
 		// AssumedBy would leave an AssumeRole without conditions.
 		role.Node().DefaultChild().(awsiam.CfnRole).SetAssumeRolePolicyDocument(doc)
+		made = append(made, role)
 
 		for _, cl := range c.Rules.Clusters {
 			// CfnAccessEntry, because the CDK's AccessEntry has no groups. No user name: EKS's own,
 			// arn:...:assumed-role/<tier>/{{SessionName}}, is the one that names the agent.
-			awseks.NewCfnAccessEntry(st, construct("Entry", cl.Name, t.Name), &awseks.CfnAccessEntryProps{
+			made = append(made, awseks.NewCfnAccessEntry(st, construct("Entry", cl.Name, t.Name), &awseks.CfnAccessEntryProps{
 				ClusterName: str(cl.Name), PrincipalArn: role.RoleArn(), Type: str("STANDARD"), KubernetesGroups: strs(t.Group),
-			})
+			}))
 		}
 	}
+	return made
 }

@@ -10,7 +10,7 @@ import (
 
 func TestTiers(t *testing.T) {
 	tpl := stack(t)
-	for _, tier := range []string{"observe", "operate", "develop"} {
+	for _, tier := range []string{"observe", "operate", "develop", "maintain"} {
 		id, role := tpl.one(t, "AWS::IAM::Role", "Tier"+tier)
 		tags := []any{"sallyport:principal", "sallyport:session", "sallyport:tier"}
 		who := map[string]any{"AWS": map[string]any{"Fn::GetAtt": []any{exchangeRole(t, tpl), "Arn"}}}
@@ -64,6 +64,7 @@ func TestAccessEntries(t *testing.T) {
 	}
 	want := []string{
 		"dev <Tierdevelop> STANDARD [sallyport:develop]",
+		"dev <Tiermaintain> STANDARD [sallyport:maintain]",
 		"dev <Tierobserve> STANDARD [sallyport:observe]",
 		"dev <Tieroperate> STANDARD [sallyport:operate]",
 	}

@@ -11,6 +11,7 @@ import (
 	elb "github.com/aws/aws-cdk-go/awscdk/v2/awselasticloadbalancingv2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
+	"github.com/aws/constructs-go/constructs/v10"
 
 	"sallyport/shared/settings"
 )
@@ -21,9 +22,9 @@ const (
 )
 
 // newGate is the load balancer, the proxy behind it, and the only ways between them and out.
-func newGate(st awscdk.Stack, c *Config, s stores, exchange awslambda.Function, image awsecs.ContainerImage) elb.ApplicationLoadBalancer {
+func newGate(st awscdk.Stack, c *Config, s stores, exchange awslambda.Function, policy constructs.IDependable, image awsecs.ContainerImage) elb.ApplicationLoadBalancer {
 	n := newNetwork(st, c)
-	svc := newProxy(st, c, s, n, exchange, image)
+	svc := newProxy(st, c, s, n, exchange, policy, image)
 
 	front := n.private
 	if c.LoadBalancer.InternetFacing {
@@ -144,7 +145,7 @@ func newNetwork(st awscdk.Stack, c *Config) network {
 
 // newProxy is the proxy on Fargate. Its role may invoke one function, read policies and put recordings; it may assume
 // nothing, list nothing and read no recording.
-func newProxy(st awscdk.Stack, c *Config, s stores, n network, exchange awslambda.Function, image awsecs.ContainerImage) awsecs.FargateService {
+func newProxy(st awscdk.Stack, c *Config, s stores, n network, exchange awslambda.Function, policy constructs.IDependable, image awsecs.ContainerImage) awsecs.FargateService {
 	role := awsiam.NewRole(st, str("ProxyRole"), &awsiam.RoleProps{
 		Description: str("Proxy: invokes exchange, reads policies, puts recordings"),
 		AssumedBy: awsiam.NewServicePrincipal(service("ecs-tasks"), &awsiam.ServicePrincipalOpts{
@@ -152,7 +153,7 @@ func newProxy(st awscdk.Stack, c *Config, s stores, n network, exchange awslambd
 		}),
 	})
 	role.AddToPolicy(allow("Exchange", strs("lambda:InvokeFunction"), exchange.FunctionArn()))
-	role.AddToPolicy(allow("Policy", strs("s3:GetObject"), under(s.policy.BucketArn(), policyPrefix)))
+	role.AddToPolicy(allow("Policy", strs("s3:GetObject", "s3:GetObjectVersion"), under(s.policy.BucketArn(), settings.PolicyPrefix)))
 	role.AddToPolicy(allow("Record", strs("s3:PutObject"),
 		under(s.recordings.BucketArn(), settings.RefusedPrefix), under(s.recordings.BucketArn(), settings.SessionsPrefix)))
 
@@ -174,7 +175,6 @@ func newProxy(st awscdk.Stack, c *Config, s stores, n network, exchange awslambd
 			MetricsListen:     fmt.Sprintf(":%d", metricsPort),
 			ExchangeFunction:  *exchange.FunctionName(),
 			PolicyBucket:      *s.policy.BucketName(),
-			PolicyDigest:      c.Rules.Digest,
 			RecordingsBucket:  *s.recordings.BucketName(),
 			Drain:             "100s", // within StopTimeout
 			TrustForwardedFor: "true",
@@ -191,6 +191,6 @@ func newProxy(st awscdk.Stack, c *Config, s stores, n network, exchange awslambd
 		SecurityGroups:         &[]awsec2.ISecurityGroup{n.proxy}, VpcSubnets: n.private, AssignPublicIp: no,
 		EnableExecuteCommand: no, // a shell in the proxy would see agents' tokens
 	})
-	svc.Node().AddDependency(s.put)
+	svc.Node().AddDependency(policy) // its tasks are ready, and the service is made, once there is a policy
 	return svc
 }

@@ -33,16 +33,17 @@ func NewStack(scope constructs.Construct, id string, c *Config, dist string) aws
 	})
 	s := newStores(st, c)
 	exchange := newExchange(st, c, s, awslambda.Code_FromAsset(str(filepath.Dir(exchangeBinary(dist))), nil))
-	newTiers(st, c, exchange)
-	alb := newGate(st, c, s, exchange, awsecs.ContainerImage_FromTarball(str(proxyImage(dist))))
+	tiers := newTiers(st, c, exchange)
+	policy := putPolicy(st, c, s.policy, append(tiers, exchange)...)
+	alb := newGate(st, c, s, exchange, policy, awsecs.ContainerImage_FromTarball(str(proxyImage(dist))))
 
 	for _, o := range []struct{ name, what, value string }{
 		{"LoadBalancerDNS", "point loadBalancer.host and the clusters' hosts here", *alb.LoadBalancerDnsName()},
 		{"GateURL", "where agents connect", "https://" + c.LoadBalancer.Host},
 		{"ExchangeFunction", "the function that turns tokens into sessions", *exchange.FunctionName()},
 		{"SessionsTable", "the table of sessions", *s.sessions.TableName()},
-		{"PolicyBucket", "where policies lie by their digest", *s.policy.BucketName()},
-		{"PolicyDigest", "the policy in force", c.Rules.Digest},
+		{"PolicyBucket", "where policies lie; the newest version of " + settings.PolicyCurrent + " that loads is in force", *s.policy.BucketName()},
+		{"PolicyDigest", "the policy this stack put", c.Rules.Digest},
 		{"RecordingsBucket", "where recordings lie", *s.recordings.BucketName()},
 		{"LogsBucket", "access logs of the load balancer and the buckets", *s.logs.BucketName()},
 	} {

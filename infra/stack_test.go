@@ -210,7 +210,11 @@ func TestRights(t *testing.T) {
 			if at(s, "Effect") != "Allow" {
 				t.Errorf("%s: a statement that denies is not expected here", id)
 			}
-			got = append(got, spell(at(p, "Roles"))+": "+spell(at(s, "Action"))+" on "+spell(at(s, "Resource")))
+			right := spell(at(p, "Roles")) + ": " + spell(at(s, "Action")) + " on " + spell(at(s, "Resource"))
+			if c := at(s, "Condition"); c != nil {
+				right += fmt.Sprint(" if ", c)
+			}
+			got = append(got, right)
 		}
 	}
 	slices.Sort(got)
@@ -218,13 +222,14 @@ func TestRights(t *testing.T) {
 		"<ExchangeRole>: dynamodb:GetItem dynamodb:PutItem dynamodb:UpdateItem on <Sessions>",
 		"<ExchangeRole>: eks:DescribeCluster on arn:aws:eks:eu-west-1:111122223333:cluster/dev",
 		"<ExchangeRole>: logs:CreateLogStream logs:PutLogEvents on <ExchangeLog>",
-		"<ExchangeRole>: s3:GetObject on <Policies>/policy/*",
-		"<ExchangeRole>: sts:AssumeRole sts:SetSourceIdentity sts:TagSession on arn:aws:iam::111122223333:role/sallyport/develop arn:aws:iam::111122223333:role/sallyport/observe arn:aws:iam::111122223333:role/sallyport/operate",
+		"<ExchangeRole>: s3:GetObject s3:GetObjectVersion on <Policies>/policy/*",
+		"<ExchangeRole>: s3:ListBucketVersions on <Policies> if map[StringEquals:map[s3:prefix:policy/current.yaml]]",
+		"<ExchangeRole>: sts:AssumeRole sts:SetSourceIdentity sts:TagSession on arn:aws:iam::111122223333:role/sallyport/develop arn:aws:iam::111122223333:role/sallyport/maintain arn:aws:iam::111122223333:role/sallyport/observe arn:aws:iam::111122223333:role/sallyport/operate",
 		"<ExchangeRole>: xray:PutTelemetryRecords xray:PutTraceSegments on *", // AWS knows no resource for them
 		"<PolicyWriterRole>: logs:CreateLogStream logs:PutLogEvents on <PolicyWriterLog>",
 		"<PolicyWriterRole>: s3:PutObject on <Policies>/policy/*",
 		"<ProxyRole>: lambda:InvokeFunction on <Exchange>",
-		"<ProxyRole>: s3:GetObject on <Policies>/policy/*",
+		"<ProxyRole>: s3:GetObject s3:GetObjectVersion on <Policies>/policy/*",
 		"<ProxyRole>: s3:PutObject on <Recordings>/refused/* <Recordings>/sessions/*",
 		"<ProxyTaskExecutionRole>: ecr:BatchCheckLayerAvailability ecr:BatchGetImage ecr:GetDownloadUrlForLayer on arn:aws:ecr:eu-west-1:111122223333:repository/cdk-hnb659fds-container-assets-111122223333-eu-west-1",
 		"<ProxyTaskExecutionRole>: ecr:GetAuthorizationToken on *", // AWS knows no resource for it
@@ -315,12 +320,11 @@ func TestProcessesGetTheirSettings(t *testing.T) {
 	for _, e := range at(task.Properties, "ContainerDefinitions", 0, "Environment").([]any) {
 		proxy[at(e, "Name").(string)] = spell(at(e, "Value"))
 	}
-	digest := digestOf(t, "policy.yaml")
-	if d := cmp.Diff(settings.Environment(settings.Exchange{Table: "<Sessions>", PolicyBucket: "<Policies>", PolicyDigest: digest}), exchange); d != "" {
+	if d := cmp.Diff(settings.Environment(settings.Exchange{Table: "<Sessions>", PolicyBucket: "<Policies>"}), exchange); d != "" {
 		t.Error("exchange:", d)
 	}
 	if d := cmp.Diff(settings.Environment(settings.Proxy{
-		Listen: ":8443", MetricsListen: ":9090", ExchangeFunction: "<Exchange>", PolicyBucket: "<Policies>", PolicyDigest: digest,
+		Listen: ":8443", MetricsListen: ":9090", ExchangeFunction: "<Exchange>", PolicyBucket: "<Policies>",
 		RecordingsBucket: "<Recordings>", Drain: "100s", TrustForwardedFor: "true",
 	}), proxy); d != "" {
 		t.Error("proxy:", d)
@@ -342,8 +346,6 @@ func TestProcessesGetTheirSettings(t *testing.T) {
 	}
 }
 
-// The policy's bytes arrive as they are: what the template would put is the file, under its digest, with the digest as
-// S3's checksum, and the function and the proxy wait for it.
 // Every way in and out, and no other.
 func TestOutputs(t *testing.T) {
 	tpl := stack(t)

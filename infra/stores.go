@@ -9,6 +9,7 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awss3"
 	"github.com/aws/aws-cdk-go/awscdk/v2/customresources"
+	"github.com/aws/constructs-go/constructs/v10"
 
 	"sallyport/shared/settings"
 )
@@ -19,12 +20,7 @@ type stores struct {
 	policy     awss3.Bucket
 	recordings awss3.Bucket
 	logs       awss3.Bucket
-	// put is done when the policy in force lies in its bucket; what reads the policy waits for it.
-	put customresources.AwsCustomResource
 }
-
-// policyPrefix is what every settings.PolicyKey begins with.
-var policyPrefix = settings.PolicyPrefix
 
 func newStores(st awscdk.Stack, c *Config) stores {
 	var s stores
@@ -47,7 +43,6 @@ func newStores(st awscdk.Stack, c *Config) stores {
 		Actions: strs("s3:PutObject"), Resources: &[]*string{s.recordings.ArnForObjects(str("*"))},
 		Conditions: &map[string]any{"Null": map[string]any{"s3:if-none-match": "true"}},
 	}))
-	s.put = putPolicy(st, c, s.policy)
 	return s
 }
 
@@ -82,36 +77,46 @@ func key(name string) *awsdynamodb.Attribute {
 	return &awsdynamodb.Attribute{Name: &name, Type: awsdynamodb.AttributeType_STRING}
 }
 
-// putPolicy puts the policy's exact bytes where its digest says. The checksum is the digest again, so S3 itself refuses
-// anything but those bytes and the deployment with it. The object is never deleted: recordings name policies by digest.
-// A BucketDeployment would do it with a role that may read, overwrite and delete everything in the bucket.
-func putPolicy(st awscdk.Stack, c *Config, bucket awss3.Bucket) customresources.AwsCustomResource {
+// putPolicy puts the policy's exact bytes into its bucket, twice: under its digest, since recordings name policies by
+// digest, and as the newest version of settings.PolicyCurrent, which is the policy in force from then on. What it returns
+// is done when both lie there. The checksum is the digest again, so S3 itself refuses anything but those bytes and the
+// deployment with it. Nothing is ever deleted. A BucketDeployment would do it with a role that may read, overwrite and
+// delete everything in the bucket.
+//
+// after is what the policy speaks of: the tiers' roles, their access entries, and the function that may assume them. A
+// policy that takes effect before those are there promises what nobody can keep.
+func putPolicy(st awscdk.Stack, c *Config, bucket awss3.Bucket, after ...constructs.IDependable) customresources.AwsCustomResource {
 	sum, err := hex.DecodeString(c.Rules.Digest)
 	if err != nil {
 		panic(err) // policy.Load made it
 	}
 	log := newLogGroup(st, "PolicyWriterLog")
 	role := newFunctionRole(st, "PolicyWriterRole", "Puts the policy into its bucket while the stack is deployed", log)
-	return customresources.NewAwsCustomResource(st, str("PolicyObject"), &customresources.AwsCustomResourceProps{
-		ResourceType: str("Custom::SallyportPolicy"),
-		// Also when updated: another policy is another physical id. The old one has no OnDelete, so it stays.
-		OnUpdate: &customresources.AwsSdkCall{
-			Service: str("S3"), Action: str("PutObject"),
-			Parameters: map[string]any{
-				"Bucket":         bucket.BucketName(),
-				"Key":            settings.PolicyKey(c.Rules.Digest),
-				"Body":           string(c.PolicyText),
-				"ContentType":    "application/yaml",
-				"ChecksumSHA256": base64.StdEncoding.EncodeToString(sum),
+	// The whole prefix and not today's key: a right that changes with every policy would not have spread yet when used.
+	role.AddToPolicy(allow("PutPolicy", strs("s3:PutObject"), under(bucket.BucketArn(), settings.PolicyPrefix)))
+	put := func(id, key string, after ...constructs.IDependable) customresources.AwsCustomResource {
+		object := customresources.NewAwsCustomResource(st, &id, &customresources.AwsCustomResourceProps{
+			ResourceType: str("Custom::SallyportPolicy"),
+			// Also when updated: another policy is another call and another physical id, so every change is put, the way
+			// back to an earlier policy and a deployment that is rolled back too. The old one has no OnDelete, so it stays.
+			OnUpdate: &customresources.AwsSdkCall{
+				Service: str("S3"), Action: str("PutObject"),
+				Parameters: map[string]any{
+					"Bucket":         bucket.BucketName(),
+					"Key":            key,
+					"Body":           string(c.PolicyText),
+					"ContentType":    "application/yaml",
+					"ChecksumSHA256": base64.StdEncoding.EncodeToString(sum),
+				},
+				PhysicalResourceId: customresources.PhysicalResourceId_Of(&c.Rules.Digest),
+				OutputPaths:        strs("ETag"),
+				Logging:            customresources.Logging_WithDataHidden(),
 			},
-			PhysicalResourceId: customresources.PhysicalResourceId_Of(&c.Rules.Digest),
-			OutputPaths:        strs("ETag"),
-			Logging:            customresources.Logging_WithDataHidden(),
-		},
-		// The whole prefix and not today's key: a right that changes with every policy would not have spread yet when used.
-		Policy: customresources.AwsCustomResourcePolicy_FromStatements(&[]awsiam.PolicyStatement{
-			allow("PutPolicy", strs("s3:PutObject"), under(bucket.BucketArn(), policyPrefix)),
-		}),
-		Role: role, LogGroup: log, InstallLatestAwsSdk: no, Timeout: seconds(60),
-	})
+			Role: role, LogGroup: log, InstallLatestAwsSdk: no, Timeout: seconds(60),
+		})
+		object.Node().AddDependency(append(after, role)...)
+		return object
+	}
+	kept := put("PolicyObject", settings.PolicyKey(c.Rules.Digest))
+	return put("PolicyCurrent", settings.PolicyCurrent, append(after, kept)...)
 }

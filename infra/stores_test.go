@@ -101,47 +101,64 @@ func TestBuckets(t *testing.T) {
 	}
 }
 
+// The policy's bytes arrive as they are: what the template would put is the file, under its digest and as the policy in
+// force, with the digest as S3's checksum.
 func TestPolicyArrivesExactly(t *testing.T) {
 	tpl := stack(t)
-	id, r := tpl.one(t, "Custom::SallyportPolicy", "PolicyObject")
-	var call struct {
-		Service, Action string
-		Parameters      struct{ Bucket, Key, Body, ChecksumSHA256 string }
-	}
-	if err := json.Unmarshal([]byte(spell(r.Properties["Create"])), &call); err != nil {
-		t.Fatal(err)
-	}
 	file, err := os.ReadFile("policy.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	digest := digestOf(t, "policy.yaml")
-	if call.Service != "S3" || call.Action != "PutObject" || call.Parameters.Bucket != "<Policies>" {
-		t.Errorf("%+v", call)
-	}
-	if d := cmp.Diff(string(file), call.Parameters.Body); d != "" {
-		t.Error(d)
-	}
-	if want := settings.PolicyKey(digest); call.Parameters.Key != want {
-		t.Errorf("key %s, want %s", call.Parameters.Key, want)
-	}
-	if call.Parameters.ChecksumSHA256 != checksumOf(file) {
-		t.Errorf("checksum %s", call.Parameters.ChecksumSHA256)
-	}
-	if d := cmp.Diff(r.Properties["Create"], r.Properties["Update"]); d != "" {
-		t.Error("an update puts something else:", d)
-	}
-	if r.Properties["Delete"] != nil {
-		t.Error("a policy in force before is deleted")
-	}
-	for _, w := range []struct{ typ, prefix string }{{"AWS::Lambda::Function", "Exchange"}, {"AWS::ECS::Service", "ProxyService"}} {
-		if _, waiting := tpl.one(t, w.typ, w.prefix); !slices.Contains(waiting.DependsOn, id) {
-			t.Errorf("%s does not wait for the policy", w.prefix)
+	for prefix, key := range map[string]string{"PolicyObject": settings.PolicyKey(digestOf(t, "policy.yaml")), "PolicyCurrent": "policy/current.yaml"} {
+		_, r := tpl.one(t, "Custom::SallyportPolicy", prefix)
+		var call struct {
+			Service, Action string
+			Parameters      struct{ Bucket, Key, Body, ChecksumSHA256 string }
+		}
+		if err := json.Unmarshal([]byte(spell(r.Properties["Create"])), &call); err != nil {
+			t.Fatal(err)
+		}
+		if call.Service != "S3" || call.Action != "PutObject" || call.Parameters.Bucket != "<Policies>" || call.Parameters.Key != key {
+			t.Errorf("%s: %+v", prefix, call)
+		}
+		if d := cmp.Diff(string(file), call.Parameters.Body); d != "" {
+			t.Error(d)
+		}
+		if call.Parameters.ChecksumSHA256 != checksumOf(file) {
+			t.Errorf("%s: checksum %s", prefix, call.Parameters.ChecksumSHA256)
+		}
+		if d := cmp.Diff(r.Properties["Create"], r.Properties["Update"]); d != "" {
+			t.Errorf("%s: an update puts something else: %s", prefix, d)
+		}
+		if r.Properties["Delete"] != nil {
+			t.Errorf("%s: a policy in force before is deleted", prefix)
 		}
 	}
 }
 
-func TestAnotherPolicyRollsBoth(t *testing.T) {
+// A policy takes effect once what it speaks of is there, and before the first task of the proxy needs one.
+func TestPolicyComesInOrder(t *testing.T) {
+	tpl := stack(t)
+	id, current := tpl.one(t, "Custom::SallyportPolicy", "PolicyCurrent")
+	exchange, _ := tpl.one(t, "AWS::Lambda::Function", "Exchange")
+	object, _ := tpl.one(t, "Custom::SallyportPolicy", "PolicyObject")
+	first := append([]string{exchange, object}, tpl.all("AWS::EKS::AccessEntry")...)
+	for _, tier := range []string{"observe", "operate", "develop", "maintain"} {
+		role, _ := tpl.one(t, "AWS::IAM::Role", "Tier"+tier)
+		first = append(first, role)
+	}
+	for _, f := range first {
+		if !slices.Contains(current.DependsOn, f) {
+			t.Errorf("the policy takes effect without waiting for %s", f)
+		}
+	}
+	if _, service := tpl.one(t, "AWS::ECS::Service", "ProxyService"); !slices.Contains(service.DependsOn, id) {
+		t.Error("the proxy does not wait for a policy")
+	}
+}
+
+// Another policy is put, and replaces neither function nor task: they find it while they run.
+func TestAnotherPolicy(t *testing.T) {
 	a := stack(t)
 	c, err := LoadConfig("deployment.yaml")
 	if err != nil {
@@ -149,11 +166,17 @@ func TestAnotherPolicyRollsBoth(t *testing.T) {
 	}
 	c.Rules.Digest = strings.Repeat("0", 64)
 	b := synth(c)
-	for _, w := range []struct{ typ, prefix string }{{"AWS::Lambda::Function", "Exchange"}, {"AWS::ECS::TaskDefinition", "ProxyTask"}} {
+	for _, w := range []struct {
+		typ, prefix string
+		changes     bool
+	}{
+		{"Custom::SallyportPolicy", "PolicyObject", true}, {"Custom::SallyportPolicy", "PolicyCurrent", true},
+		{"AWS::Lambda::Function", "Exchange", false}, {"AWS::ECS::TaskDefinition", "ProxyTask", false},
+	} {
 		_, before := a.one(t, w.typ, w.prefix)
 		_, after := b.one(t, w.typ, w.prefix)
-		if cmp.Equal(before.Properties, after.Properties) {
-			t.Errorf("%s stays as it is", w.prefix)
+		if cmp.Equal(before.Properties, after.Properties) == w.changes {
+			t.Errorf("%s changes: %v, want %v", w.prefix, !w.changes, w.changes)
 		}
 	}
 }
