@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -21,10 +22,11 @@ import (
 	"sallyport/local/stack"
 )
 
-const usage = `usage: local up | down | demo | token ... | rotate [--drop]
+const usage = `usage: local up | down | demo | policy [FILE] | token ... | rotate [--drop]
   up      start everything in the background and wait until it serves; POLICY=file starts with that policy
   down    end every process that up started
   demo    the guided tour
+  policy  make FILE the running stack's policy, without FILE the default one; it takes effect without a restart
   token   print a token of the local issuer: --subject S [--groups a,b] [--claim k=v]... [--audience A] [--expires 10m]
   rotate  make the issuer sign with new keys; with --drop, forget the old ones at once
 `
@@ -86,6 +88,12 @@ func run(ctx context.Context, root, command string, args []string) error {
 		return s.Down()
 	case "demo":
 		return tour(ctx, s)
+	case "policy":
+		if len(args) > 1 {
+			fmt.Fprint(os.Stderr, usage)
+			return exitCode(2)
+		}
+		return s.SetPolicy(strings.Join(args, ""))
 	case "token":
 		if code := issuer.Command(dir, args, os.Stdout, os.Stderr); code != 0 {
 			return exitCode(code)

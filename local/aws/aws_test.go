@@ -41,6 +41,8 @@ import (
 	"sallyport/local/aws/eks"
 	"sallyport/local/aws/lambda"
 	"sallyport/local/aws/sts"
+	"sallyport/shared/policystore"
+	"sallyport/shared/settings"
 )
 
 const (
@@ -223,6 +225,7 @@ func TestEndToEnd(t *testing.T) {
 	s := start(t, configure(t))
 	t.Run("dynamodb", func(t *testing.T) { t.Parallel(); stack{s.Stack, t}.dynamodb(t) })
 	t.Run("s3", func(t *testing.T) { t.Parallel(); stack{s.Stack, t}.s3(t) })
+	t.Run("policies", func(t *testing.T) { t.Parallel(); stack{s.Stack, t}.policies(t) })
 	t.Run("states", func(t *testing.T) { t.Parallel(); stack{s.Stack, t}.states(t) })
 	t.Run("identity", func(t *testing.T) { t.Parallel(); stack{s.Stack, t}.identity(t) })
 	t.Run("local", func(t *testing.T) { t.Parallel(); stack{s.Stack, t}.localAPI(t) })
@@ -331,6 +334,71 @@ func (s stack) s3(t *testing.T) {
 	if got, err := io.ReadAll(out.Body); err != nil || !bytes.Equal(got, big) {
 		t.Errorf("%d bytes came back: %v", len(got), err)
 	}
+}
+
+// The policy bucket: versions, conditional reads, and a deletion, as the broker and the proxies read it.
+func (s stack) policies(t *testing.T) {
+	c := s3.NewFromConfig(s.config(), policystore.PathStyle)
+	bucket, key := sdk.String("policies"), sdk.String(settings.PolicyCurrent)
+	if _, err := c.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: bucket,
+		CreateBucketConfiguration: &s3types.CreateBucketConfiguration{LocationConstraint: region}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.PutBucketVersioning(t.Context(), &s3.PutBucketVersioningInput{Bucket: bucket,
+		VersioningConfiguration: &s3types.VersioningConfiguration{Status: s3types.BucketVersioningStatusEnabled}}); err != nil {
+		t.Fatal(err)
+	}
+	put := func(body string) string {
+		t.Helper()
+		out, err := c.PutObject(t.Context(), &s3.PutObjectInput{Bucket: bucket, Key: key, Body: strings.NewReader(body)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sdk.ToString(out.VersionId)
+	}
+	store, loads := policystore.Store{Client: c, Bucket: *bucket}, 0
+	follow := func() *policystore.Follower {
+		return policystore.Follow(store, func(_ string, b []byte) error {
+			if loads++; !bytes.HasPrefix(b, []byte("good")) {
+				return errors.New("line 1: no good")
+			}
+			return nil
+		})
+	}
+	look := func(f *policystore.Follower, version, refused string) policystore.Look {
+		t.Helper()
+		l, err := f.Look(t.Context())
+		if err != nil || l.File.Version != version || (l.Refused == nil) != (refused == "-") || l.Refused != nil && l.Refused.Version != refused {
+			t.Errorf("got version %q, refused %+v, %v; want %q, refused %q", l.File.Version, l.Refused, err, version, refused)
+		}
+		return l
+	}
+	f := follow()
+	if _, err := f.Look(t.Context()); err == nil {
+		t.Error("an empty bucket has a policy")
+	}
+	first := put("good 1")
+	l := look(f, first, "-")
+	before := loads
+	if look(f, first, "-"); loads != before {
+		t.Error("a read that brings nothing new loaded something")
+	}
+	second := put("bad")
+	look(f, first, second)
+	look(follow(), first, second)
+	third := put("good 3")
+	look(f, third, "-")
+	if file, err := store.Version(t.Context(), first, l.File.Digest); err != nil || string(file.Bytes) != "good 1" {
+		t.Errorf("the first version is %q, %v", file.Bytes, err)
+	}
+	if _, err := store.Version(t.Context(), third, l.File.Digest); err == nil {
+		t.Error("another version was taken for the first")
+	}
+	if _, err := c.DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: bucket, Key: key}); err != nil {
+		t.Fatal(err)
+	}
+	look(f, third, "")
+	look(follow(), third, "")
 }
 
 func (s stack) states(t *testing.T) {

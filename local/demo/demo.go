@@ -38,14 +38,18 @@ func Tour(ctx context.Context, out io.Writer, s *stack.Stack, d stack.Descriptio
 		{"It points plain kubectl at the gate, and the cluster knows it by name", t.whoami},
 		{"It reads", t.table},
 		{"It watches", t.watch},
-		{"It runs a command in a pod, and gets its exit code", t.exec},
 		{"It follows logs", t.logs},
+		{"What it is for is allowed", t.allow},
+		{"What is privileged asks a person first", t.ask},
+		{"What is dangerous is denied, to everybody", t.deny},
+		{"A developer goes into a container in dev, and gets its exit code", t.exec},
 		{"It copies files both ways", t.copy},
-		{"A change is refused, in Kubernetes' own words", t.write},
+		{"The cluster's own RBAC refuses the same: the second wall", t.wall},
+		{"The policy is a file; a change holds for what is under way", t.living},
 		{"A forged token is nobody's", t.forged},
 		{"The cluster's own audit log names the agent", t.audit},
 		{"Everything is in the record", t.record},
-		{"Nothing the agent saw holds a credential", t.clean},
+		{"Nothing the agents saw holds a credential", t.clean},
 	} {
 		t.n++
 		t.title(step.title)
@@ -67,11 +71,12 @@ type tour struct {
 	n     int
 	kept  int
 
-	mu    sync.Mutex
-	saw   bytes.Buffer // everything the agent was shown
-	jwt   string
-	pod   string
-	names []string // the agent's names at the cluster
+	mu        sync.Mutex
+	saw       bytes.Buffer // everything the agents were shown
+	jwt       string
+	developer string // another's token
+	pod       string
+	name      string // the agent's at the cluster
 }
 
 func isTerminal(w io.Writer) bool {
@@ -126,10 +131,57 @@ func (t *tour) command(words ...string) {
 // kubectl runs kubectl as the agent, through the gate.
 func (t *tour) kubectl(args ...string) (string, int, error) {
 	t.command(append([]string{"kubectl"}, args...)...)
+	return t.quietly("", args...)
+}
+
+// develop runs kubectl as the developer, through the gate.
+func (t *tour) develop(args ...string) (string, int, error) {
+	t.command(append([]string{"kubectl", "--token", "<the developer's>"}, args...)...)
+	return t.quietly("", append([]string{"--token", t.developer}, args...)...)
+}
+
+func (t *tour) quietly(stdin string, args ...string) (string, int, error) {
 	cmd := exec.CommandContext(t.ctx, filepath.Join(t.stack.Root, "bin", "kubectl"), args...)
 	cmd.Env = t.env()
 	cmd.Dir = t.dir
+	if stdin != "" {
+		cmd.Stdin = strings.NewReader(stdin)
+	}
 	return t.run(cmd)
+}
+
+// admin runs kubectl as the cluster's administrator, past the gate.
+func (t *tour) admin(args ...string) (string, int, error) {
+	cmd := exec.CommandContext(t.ctx, filepath.Join(t.stack.Root, "bin", "kubectl"), append([]string{"--kubeconfig", t.d.Cluster.AdminKubeconfig}, args...)...)
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return string(out), exit.ExitCode(), nil
+	}
+	return string(out), 0, err
+}
+
+// refused makes sure that a command was refused with a sentence that says all of that, and shows it.
+func (t *tour) refused(out string, code int, err error, says ...string) error {
+	if err != nil || code == 0 {
+		return fmt.Errorf("it was not refused (exit %d, %w): %s", code, err, out)
+	}
+	for _, w := range append(says, "orbidden") {
+		if !strings.Contains(out, w) {
+			return fmt.Errorf("no %q in: %s", w, out)
+		}
+	}
+	t.show(out, 2)
+	return nil
+}
+
+// done makes sure that a command did what it was to do, and shows what it printed.
+func (t *tour) done(out string, code int, err error, says string) error {
+	if err != nil || code != 0 || !strings.Contains(out, says) {
+		return fmt.Errorf("exit %d, %w, no %q in: %s", code, err, says, out)
+	}
+	t.show(out, 3)
+	return nil
 }
 
 func (t *tour) env() []string {
@@ -169,6 +221,9 @@ func (t *tour) token() error {
 		return err
 	}
 	t.jwt = jwt
+	if t.developer, err = t.local("token", "--subject", "developer", "--groups", "developers"); err != nil {
+		return err
+	}
 	t.show(jwt, 1)
 	t.show("claims: "+string(claims), 1)
 	kubeconfig, err := os.ReadFile(t.d.Agent.Kubeconfig)
@@ -197,7 +252,7 @@ func (t *tour) whoami() error {
 	if m == nil || !strings.Contains(out, "sallyport:operate") {
 		return fmt.Errorf("no assumed-role/operate/agent-<hash> of group sallyport:operate in:\n%s", out)
 	}
-	t.names = append(t.names, m[0])
+	t.name = m[0]
 	other, err := t.local("token", "--subject", "other", "--groups", "agents")
 	if err != nil {
 		return err
@@ -225,11 +280,10 @@ func (t *tour) table() error {
 	t.pod = running[0][1]
 	t.promise("two pods, in the table the API server made")
 	out, code, err = t.kubectl("get", "secrets", "-n", "dev")
-	if err != nil || code == 0 || !strings.Contains(out, "forbidden") {
-		return fmt.Errorf("secrets were not refused (exit %d, %w): %s", code, err, out)
+	if err := t.refused(out, code, err, `rule "no-secrets" denies`); err != nil {
+		return err
 	}
-	t.show(out, 2)
-	t.promise("Secrets are not among what a tier may read; the cluster's own RBAC says so")
+	t.promise("Secrets are not among what a tier may read")
 	return nil
 }
 
@@ -274,7 +328,7 @@ func (t *tour) watch() error {
 }
 
 func (t *tour) exec() error {
-	out, code, err := t.kubectl("exec", "-n", "dev", t.pod, "--", "sh", "-c", "echo hello from $HOSTNAME; exit 7")
+	out, code, err := t.develop("exec", "-n", "dev", t.pod, "--", "sh", "-c", "echo hello from $HOSTNAME; exit 7")
 	if err != nil {
 		return err
 	}
@@ -282,7 +336,7 @@ func (t *tour) exec() error {
 	if code != 7 || !strings.Contains(out, "hello from "+t.pod) {
 		return fmt.Errorf("exit code %d, want 7: %s", code, out)
 	}
-	t.promise("over WebSocket, exit code 7")
+	t.promise("rule develop-exec allows it, in this namespace; over WebSocket, exit code 7")
 	return nil
 }
 
@@ -304,10 +358,10 @@ func (t *tour) copy() error {
 	if err := os.WriteFile(filepath.Join(t.dir, "there"), b, 0o600); err != nil {
 		return err
 	}
-	if out, code, err := t.kubectl("cp", "there", "dev/"+t.pod+":there"); err != nil || code != 0 {
+	if out, code, err := t.develop("cp", "there", "dev/"+t.pod+":there"); err != nil || code != 0 {
 		return fmt.Errorf("exit %d, %w: %s", code, err, out)
 	}
-	if out, code, err := t.kubectl("cp", "dev/"+t.pod+":there", "back"); err != nil || code != 0 {
+	if out, code, err := t.develop("cp", "dev/"+t.pod+":there", "back"); err != nil || code != 0 {
 		return fmt.Errorf("exit %d, %w: %s", code, err, out)
 	}
 	back, err := os.ReadFile(filepath.Join(t.dir, "back"))
@@ -318,20 +372,127 @@ func (t *tour) copy() error {
 	return nil
 }
 
-func (t *tour) write() error {
+func (t *tour) allow() error {
+	for _, replicas := range []string{"3", "2"} {
+		out, code, err := t.kubectl("scale", "deployment", "web", "--replicas="+replicas, "-n", "dev")
+		if err := t.done(out, code, err, "scaled"); err != nil {
+			return err
+		}
+		if out, code, err = t.admin("get", "deployment", "web", "-n", "dev", "-o", "jsonpath={.spec.replicas}"); err != nil || code != 0 || out != replicas {
+			return fmt.Errorf("the cluster has %s replicas, want %s (exit %d, %w)", out, replicas, code, err)
+		}
+	}
+	out, code, err := t.kubectl("rollout", "restart", "deployment/web", "-n", "prod")
+	if err := t.done(out, code, err, "restarted"); err != nil {
+		return err
+	}
+	t.promise("scaling and restarting, by rules scale and restart")
+	out, code, err = t.kubectl("set", "image", "deployment/web", "web=localhost/other:1", "-n", "prod")
+	if err := t.refused(out, code, err, "no rule allows agent to patch deployments"); err != nil {
+		return err
+	}
+	t.promise("a restart is a patch too, and is told from any other by what it touches")
+	return nil
+}
+
+func (t *tour) ask() error {
 	out, code, err := t.kubectl("delete", "pod", "-n", "dev", t.pod)
-	if err != nil || code == 0 {
-		return fmt.Errorf("exit %d, %w: %s", code, err, out)
+	if err := t.refused(out, code, err, `rule "delete" asks a person`, "no reviewer configured"); err != nil {
+		return err
 	}
-	t.show(out, 2)
-	if !strings.Contains(out, "Forbidden") && !strings.Contains(out, "forbidden") {
-		return fmt.Errorf("no Forbidden in: %s", out)
+	if out, code, err = t.kubectl("exec", "-n", "dev", t.pod, "--", "sh"); err != nil {
+		return err
 	}
-	out, code, err = t.kubectl("get", "pod", "-n", "dev", t.pod, "-o", "name")
-	if err != nil || code != 0 {
+	if err := t.refused(out, code, err, `rule "exec" asks a person`, "no reviewer configured"); err != nil {
+		return err
+	}
+	if out, code, err = t.kubectl("get", "pod", "-n", "dev", t.pod, "-o", "name"); err != nil || code != 0 {
 		return fmt.Errorf("the pod is gone (exit %d, %w): %s", code, err, out)
 	}
-	t.promise("the pod is still there, and the agent was told why it may not")
+	t.promise("the pod is still there, and the agent was told what would have to happen first")
+	return nil
+}
+
+func (t *tour) deny() error {
+	out, code, err := t.kubectl("create", "role", "peek", "--verb=get", "--resource=secrets", "-n", "dev")
+	if err := t.refused(out, code, err, `rule "no-rbac" denies`, "that is not an agent's work"); err != nil {
+		return err
+	}
+	out, code, err = t.kubectl("get", "--raw", "/api/v1/nodes/dev-node/proxy/pods")
+	if err := t.refused(out, code, err, `rule "no-proxy" denies`, "use port-forward"); err != nil {
+		return err
+	}
+	pod := "apiVersion: v1\nkind: Pod\nmetadata: {name: root, namespace: dev}\nspec: {hostPID: true, containers: [{name: c, image: localhost/web:1}]}\n"
+	t.command("kubectl", "--token", "<the developer's>", "apply", "-f", "-", "<<", "a pod with hostPID: true")
+	out, code, err = t.quietly(pod, "--token", t.developer, "apply", "-f", "-")
+	if err := t.refused(out, code, err, `rule "no-privileged-pods" denies`, "root on its node"); err != nil {
+		return err
+	}
+	t.promise("by verb and resource, by path, and by what is in the body; each refusal names its rule")
+	return nil
+}
+
+// wall asks the cluster itself, past the gate, as somebody in the tier's group.
+func (t *tour) wall() error {
+	for _, args := range [][]string{
+		{"delete", "pod", t.pod, "-n", "dev"},
+		{"exec", "-n", "dev", t.pod, "--", "true"},
+		{"create", "role", "peek", "--verb=get", "--resource=pods", "-n", "dev"},
+		{"get", "--raw", "/api/v1/nodes/dev-node/proxy/pods"},
+		{"get", "secrets", "-n", "dev"},
+	} {
+		as := append([]string{"--as=somebody", "--as-group=sallyport:operate"}, args...)
+		t.command(append([]string{"kubectl", "--kubeconfig", "<the administrator's>"}, as...)...)
+		out, code, err := t.admin(as...)
+		if err := t.refused(out, code, err, `User "somebody" cannot`); err != nil {
+			return err
+		}
+	}
+	t.promise("were the gate to misread a request, this is where it would end")
+	return nil
+}
+
+// living adds a rule to the policy file and takes it away again, while the agent's session goes on.
+func (t *tour) living() error {
+	before, err := os.ReadFile(t.d.Policy.File)
+	if err != nil {
+		return err
+	}
+	at := regexp.MustCompile(`(?m)^rules:.*\n(?:\s*#.*\n)*(\s*)- `).FindSubmatchIndex(before)
+	if at == nil {
+		return fmt.Errorf("%s has no rules", t.d.Policy.File)
+	}
+	const rule = `{name: freeze, effect: deny, verbs: [update, patch], apiGroups: [apps], resources: ["*/scale"], namespaces: [dev], reason: nothing is scaled during the demo}`
+	changed := string(before[:at[2]]) + string(before[at[2]:at[3]]) + "- " + rule + "\n" + string(before[at[2]:])
+	defer func() { _ = os.WriteFile(t.d.Policy.File, before, 0o600) }() // whatever happens
+	name := strings.TrimPrefix(t.d.Policy.File, t.stack.Root+"/")
+	for _, step := range []struct{ file, does, until string }{
+		{changed, "echo '- " + rule + "' >>", `rule "freeze" denies`},
+		{string(before), "git restore", "scaled"},
+	} {
+		fmt.Fprintf(t.out, "   %s %s %s\n", t.paint("36", "$"), step.does, name)
+		if err := os.WriteFile(t.d.Policy.File, []byte(step.file), 0o600); err != nil {
+			return err
+		}
+		began := time.Now()
+		scale := []string{"scale", "deployment", "web", "--replicas=2", "-n", "dev"}
+		for {
+			out, _, err := t.quietly("", scale...)
+			if err != nil {
+				return err
+			}
+			if strings.Contains(out, step.until) {
+				t.command(append([]string{"kubectl"}, scale...)...)
+				t.show(out, 2)
+				break
+			}
+			if time.Since(began) > 30*time.Second {
+				return fmt.Errorf("the changed policy does not hold after 30 s: %s", out)
+			}
+			time.Sleep(300 * time.Millisecond)
+		}
+		t.promise("in force after %.0f s, in the same session, without a restart", time.Since(began).Seconds())
+	}
 	return nil
 }
 
@@ -352,12 +513,12 @@ func (t *tour) forged() error {
 }
 
 func (t *tour) audit() error {
-	t.command("grep", t.names[0], strings.TrimPrefix(t.d.Cluster.AuditLog, t.stack.Root+"/"))
+	t.command("grep", t.name, strings.TrimPrefix(t.d.Cluster.AuditLog, t.stack.Root+"/"))
 	log, err := os.ReadFile(t.d.Cluster.AuditLog)
 	if err != nil {
 		return err
 	}
-	n, execs := 0, 0
+	n, scaled := 0, 0
 	for line := range bytes.Lines(log) {
 		var e struct {
 			Verb string
@@ -365,27 +526,26 @@ func (t *tour) audit() error {
 				Username string
 				Groups   []string
 			}
-			ObjectRef struct{ Subresource, Name string }
-			Level     string
+			ObjectRef struct{ Resource, Subresource, Name string }
 		}
-		if json.Unmarshal(line, &e) != nil || !strings.Contains(e.User.Username, t.names[0]) {
+		if json.Unmarshal(line, &e) != nil || !strings.Contains(e.User.Username, t.name) {
 			continue
 		}
 		n++
-		if e.ObjectRef.Subresource == "exec" {
-			execs++
-			if execs == 1 {
-				t.show(fmt.Sprintf("%s %s/%s by %s", e.Verb, e.ObjectRef.Name, e.ObjectRef.Subresource, e.User.Username), 1)
+		o := e.ObjectRef
+		switch {
+		case e.Verb == "delete" || o.Subresource == "exec" || o.Subresource == "proxy" || o.Resource == "roles" || o.Resource == "secrets":
+			return fmt.Errorf("a request that was refused reached the cluster: %s %s/%s", e.Verb, o.Resource, o.Subresource)
+		case o.Subresource == "scale" && e.Verb == "patch":
+			if scaled++; scaled == 1 {
+				t.show(fmt.Sprintf("%s %s/%s/%s by %s", e.Verb, o.Resource, o.Name, o.Subresource, e.User.Username), 1)
 			}
 		}
-		if e.Verb == "delete" {
-			return errors.New("the refused delete reached the cluster")
-		}
 	}
-	if n == 0 || execs == 0 {
-		return fmt.Errorf("%d entries of %s, %d of them exec", n, t.names[0], execs)
+	if n == 0 || scaled == 0 {
+		return fmt.Errorf("%d entries of %s, %d of them scale", n, t.name, scaled)
 	}
-	t.promise("%d requests of %s, and the refused one is not among them", n, strings.TrimPrefix(t.names[0], "assumed-role/operate/"))
+	t.promise("%d requests of %s, and the refused ones are not among them", n, strings.TrimPrefix(t.name, "assumed-role/operate/"))
 	return nil
 }
 
@@ -399,15 +559,18 @@ func (t *tour) record() error {
 		}
 		return string(out), err
 	}
-	var id string
-	for deadline := time.Now().Add(10 * time.Second); id == ""; time.Sleep(200 * time.Millisecond) { // segments are stored once a second
-		out, err := sallyport("sessions", "list", "--json")
-		if err != nil {
+	ids := map[string]string{"agent": "", "developer": ""}
+	var out string
+	for deadline := time.Now().Add(10 * time.Second); ids["agent"] == "" || ids["developer"] == ""; time.Sleep(200 * time.Millisecond) { // segments are stored once a second
+		var err error
+		if out, err = sallyport("sessions", "list", "--json"); err != nil {
 			return err
 		}
-		id = sessionOf(out, "agent")
-		if id == "" && time.Now().After(deadline) {
-			return fmt.Errorf("no session of the agent in: %s", out)
+		for agent := range ids {
+			ids[agent] = sessionOf(out, agent)
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("no session of the agent, or none of the developer, in: %s", out)
 		}
 	}
 	t.command("sallyport", "sessions", "list")
@@ -418,20 +581,29 @@ func (t *tour) record() error {
 	t.show(out, 4)
 	var shown string
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(200 * time.Millisecond) {
-		if shown, err = sallyport("sessions", "show", id); err != nil {
+		if shown, err = sallyport("sessions", "show", ids["agent"]); err != nil {
 			return err
 		}
-		if strings.Contains(shown, "deny") && strings.Contains(shown, "exec") {
+		missing := ""
+		for _, w := range []string{"allow", "ask", "deny", "exec", "scale", "proxy"} {
+			if !strings.Contains(shown, w) {
+				missing = w
+			}
+		}
+		if missing == "" {
 			break
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("the exec or the refused delete is not in: %s", shown)
+			return fmt.Errorf("no %q in: %s", missing, shown)
 		}
 	}
-	t.command("sallyport", "sessions", "show", id)
-	t.show(shown, 60)
-	if strings.Contains(shown, "exit 7") {
-		return errors.New("the argv of exec is in the record, before it can be masked")
+	t.command("sallyport", "sessions", "show", ids["agent"])
+	t.show(shown, 40)
+	if shown, err = sallyport("sessions", "show", ids["developer"]); err != nil {
+		return err
+	}
+	if !strings.Contains(shown, "exec") || strings.Contains(shown, "exit 7") {
+		return errors.New("the exec is not in the record, or its argv is, before it can be masked")
 	}
 	t.promise("the session, every request with its decision and result, the refused ones too")
 	return nil

@@ -73,14 +73,16 @@ func (u *start) provision(ctx context.Context) error {
 			return fmt.Errorf("creating bucket %s: %w", bucket, err)
 		}
 	}
+	if _, err := files.PutBucketVersioning(ctx, &s3.PutBucketVersioningInput{Bucket: aws.String(PolicyBucket),
+		VersioningConfiguration: &types.VersioningConfiguration{Status: types.BucketVersioningStatusEnabled}}); err != nil {
+		return fmt.Errorf("versioning bucket %s: %w", PolicyBucket, err)
+	}
 	b, err := os.ReadFile(u.d.Policy.File)
 	if err != nil {
 		return err
 	}
-	if _, err := files.PutObject(ctx, &s3.PutObjectInput{Bucket: aws.String(PolicyBucket), Key: aws.String(settings.PolicyKey(u.digest)), Body: bytes.NewReader(b)}); err != nil {
-		return fmt.Errorf("storing the policy: %w", err)
-	}
-	return nil
+	_, _, err = putPolicy(ctx, u.d.AWS.Endpoint, b)
+	return err
 }
 
 // CreateTable makes a table as the CDK app does.

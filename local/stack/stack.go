@@ -122,15 +122,11 @@ func (s *Stack) Down() error {
 
 // Print tells where things are.
 func (s *Stack) Print(d Description) {
-	rel := func(p string) string {
-		if r, err := filepath.Rel(s.Root, p); err == nil {
-			return r
-		}
-		return p
-	}
+	rel := s.rel
 	fmt.Fprintf(s.Out, "\n  gate        %s\n  cluster     %s (%s)\n  issuer      %s\n  AWS         %s\n  policy      %s\n  metrics     %s\n",
 		d.Proxy.URL, d.Cluster.Name, d.Cluster.Server, d.Issuer.URL, d.AWS.Endpoint, rel(d.Policy.File), d.Proxy.Metrics)
 	fmt.Fprintf(s.Out, "\nBe an agent:\n  export KUBECONFIG=%s\n  %s get pods -n dev\n", rel(d.Agent.Kubeconfig), rel(s.bin("kubectl")))
+	fmt.Fprintf(s.Out, "Change what it may do, while it runs: edit %s, or\n  %s policy FILE\n", rel(d.Policy.File), rel(s.bin("local")))
 	fmt.Fprintf(s.Out, "See what was recorded:\n  %s sessions list\nEnd it:\n  make down\n", rel(s.bin("sallyport")))
 }
 

@@ -8,7 +8,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -23,20 +22,19 @@ import (
 	"syscall"
 	"time"
 
-	"sallyport/shared/policy"
 	"sallyport/shared/settings"
 )
 
 // Options are what a start can be told.
 type Options struct {
-	Policy             []byte        // the policy file; nil for the built-in one
+	Policy             []byte        // the policy file; nil for the default one
 	PolicyName         string        // what errors call it
 	CredentialLifetime time.Duration // shortens the tier credentials' life, for tests of renewal; zero for AWS's
 	Drain              time.Duration // how long the proxy lets streams go on when it ends; 2 s by default
 }
 
-// BuiltInPolicy is the policy file the stack starts with.
-func (s *Stack) BuiltInPolicy() string { return filepath.Join(s.Root, "local", "stack", "policy.yaml") }
+// DefaultPolicy is the policy file the stack starts with: the one that is deployed to AWS.
+func (s *Stack) DefaultPolicy() string { return filepath.Join(s.Root, "infra", "policy.yaml") }
 
 // Up starts the stack and waits until it serves. When it runs already, it says so and does nothing.
 func (s *Stack) Up(ctx context.Context, o Options) (d Description, err error) {
@@ -87,7 +85,6 @@ type start struct {
 	began  time.Time
 	d      Description
 	procs  []process
-	digest string
 	awsEnv []string
 	hook   string // kubeconfig of the token webhook
 }
@@ -149,23 +146,10 @@ func (u *start) issuer(ctx context.Context) error {
 
 // policy fills in the policy file and makes sure that it loads before anything is started with it.
 func (u *start) policy() error {
-	file, name := u.o.Policy, u.o.PolicyName
-	if file == nil {
-		name = u.BuiltInPolicy()
-		var err error
-		if file, err = os.ReadFile(name); err != nil {
-			return err
-		}
-	}
-	filled, err := fill(file, u.d.Issuer.URL, Cluster)
+	filled, err := u.filled(u.o.PolicyName, u.o.Policy, u.d.Issuer.URL)
 	if err != nil {
-		return fmt.Errorf("policy %s: %w", name, err)
+		return err
 	}
-	if _, err := policy.Load(name, filled); err != nil {
-		return inOriginal(file, filled, err)
-	}
-	sum := sha256.Sum256(filled)
-	u.digest = hex.EncodeToString(sum[:])
 	u.d.Policy.File = u.path("policy.yaml")
 	return writeFile(u.d.Policy.File, filled)
 }
@@ -185,7 +169,7 @@ func (u *start) aws(ctx context.Context) error {
 	}
 	var ready AWSReady
 	if err := u.daemon(ctx, "aws", u.path("aws", "ready.json"), 60*time.Second, &ready, environment("SALLYPORT_MOTO_PYTHON="+strings.TrimSpace(string(python))),
-		u.bin("local"), "serve-aws", "--dir", u.path("aws"), "--policy", u.d.Policy.File, "--ready", u.path("aws", "ready.json"),
+		u.bin("local"), "serve-aws", "--dir", u.path("aws"), "--policy", u.d.Policy.File, "--issuer", u.d.Issuer.URL, "--ready", u.path("aws", "ready.json"),
 		"--exchange", filepath.Join(u.Root, "dist", "local", "exchange", "bootstrap"), "--credential-lifetime", u.o.CredentialLifetime.String()); err != nil {
 		return err
 	}
@@ -283,7 +267,7 @@ func (u *start) proxy(ctx context.Context) error {
 	env := environment(u.awsEnv...)
 	for k, v := range settings.Environment(settings.Proxy{
 		Listen: listen, MetricsListen: metrics, TLSCertificate: certificate, TLSKey: key, ExchangeFunction: settings.ExchangeFunction,
-		PolicyBucket: PolicyBucket, PolicyDigest: u.digest, RecordingsBucket: RecordingsBucket, Drain: drain.String(),
+		PolicyBucket: PolicyBucket, RecordingsBucket: RecordingsBucket, Drain: drain.String(),
 	}) {
 		env = append(env, k+"="+v)
 	}
