@@ -45,8 +45,8 @@ type command struct {
 func commands() *command {
 	return &command{
 		name:    "sallyport",
-		summary: "what agents did through the gate",
-		group:   []*command{sessionsCommand()},
+		summary: "what agents may do through the gate, and what they did",
+		group:   []*command{policyCommand(), sessionsCommand()},
 	}
 }
 

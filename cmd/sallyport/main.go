@@ -1,4 +1,5 @@
-// Command sallyport is for those who look after the gate: it shows what agents did through it.
+// Command sallyport is for those who look after the gate: it checks, tests and explains its policy, and shows what agents
+// did through it.
 package main
 
 import (

@@ -226,6 +226,36 @@ func TestProfileBesideTheExecutable(t *testing.T) {
 	}
 }
 
+func TestPolicyBesideTheExecutable(t *testing.T) {
+	dir := t.TempDir()
+	env := environment{executable: func() (string, error) { return filepath.Join(dir, "bin", "sallyport"), nil }}
+	if got, err := policyFile(env); err == nil {
+		t.Errorf("policy %q was found where none is", got)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, ".local"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, ".local", "stack.json"), []byte(`{"policy": {"file": "/stack/policy.yaml"}, "pids": {}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := policyFile(env); got != "/stack/policy.yaml" || err != nil {
+		t.Errorf("policy = %q, %v, want the local stack's", got, err)
+	}
+}
+
+// The policy that the gate is deployed with decides as its vectors say, and is all of effect.
+func TestDefaultPolicy(t *testing.T) {
+	for _, args := range [][]string{
+		{"policy", "test", "../../infra/policy.vectors.yaml"},
+		{"policy", "check", "--strict", "../../infra/policy.yaml"},
+	} {
+		var out, errs strings.Builder
+		if code := run(t.Context(), args, environment{stdout: &out, stderr: &errs, now: time.Now}); code != exitDone {
+			t.Errorf("%v: exit code %d\n%s%s", args, code, out.String(), errs.String())
+		}
+	}
+}
+
 func TestOutputThatCannotBeWrittenIsNoSuccess(t *testing.T) {
 	var stderr strings.Builder
 	code := run(t.Context(), []string{"--help"}, environment{stdout: broken{}, stderr: &stderr})

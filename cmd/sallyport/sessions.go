@@ -424,18 +424,24 @@ func incomplete(damage error) error {
 		"somebody may have altered them: compare with the versions the bucket keeps")
 }
 
-// table prints rows under a head, every cell safe.
+// table prints rows, under a head if there is one, every cell safe.
 func table(w io.Writer, head []string, rows func(row func(cells ...string))) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	var b strings.Builder
+	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	row := func(cells ...string) {
 		for i, c := range cells {
 			cells[i] = safe(cmp.Or(c, "-"))
 		}
 		fmt.Fprintln(t, strings.Join(cells, "\t"))
 	}
-	row(head...)
+	if len(head) > 0 {
+		row(head...)
+	}
 	rows(row)
 	t.Flush()
+	for line := range strings.Lines(b.String()) {
+		fmt.Fprintln(w, strings.TrimRight(line, " \n"))
+	}
 }
 
 func when(t time.Time) string {
