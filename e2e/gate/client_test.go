@@ -72,12 +72,12 @@ func TestTypedClient(t *testing.T) {
 			}
 			_, err = c.CoreV1().ConfigMaps("dev").Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "written"}}, metav1.CreateOptions{})
 			var status apierrors.APIStatus
-			if !apierrors.IsForbidden(err) || !errors.As(err, &status) || !strings.Contains(status.Status().Message, "the gate allows "+agent.Subject+" to read") {
+			if !apierrors.IsForbidden(err) || !errors.As(err, &status) || !strings.Contains(status.Status().Message, "no rule allows "+agent.Subject+" to create configmaps") {
 				t.Errorf("write: want the gate's own refusal, got %v", err)
 			}
 			err = c.CoreV1().Pods("dev").DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: "app=web"})
-			if !apierrors.IsForbidden(err) {
-				t.Errorf("delete collection: want forbidden, got %v", err)
+			if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "no reviewer configured") {
+				t.Errorf("delete collection: want forbidden, as nobody can be asked, got %v", err)
 			}
 			cfg.BearerToken = s.Token(t, "--subject", agent.Subject, "--groups", "agents", "--expires", "-5m")
 			if c, err = kubernetes.NewForConfig(cfg); err != nil {
@@ -171,7 +171,7 @@ func TestInformerSeesChanges(t *testing.T) {
 func TestRemoteCommand(t *testing.T) {
 	s := stacktest.Get(t)
 	t.Parallel()
-	agent := s.Agent(t, "agents")
+	agent := s.Agent(t, "developers")
 	cfg := agent.Config()
 	target := func(command ...string) *url.URL {
 		c, err := kubernetes.NewForConfig(cfg)

@@ -55,7 +55,7 @@ func TestKubectlReads(t *testing.T) {
 		{"raw version", []string{"get", "--raw", "/version"}, 0, `"gitVersion": "v1\.35`},
 		{"can-i, yes", []string{"auth", "can-i", "get", "pods", "-n", "dev"}, 0, `^yes\n`},
 		{"can-i, no", []string{"auth", "can-i", "delete", "pods", "-n", "dev"}, 1, `^no\n`},
-		{"can-i, everything", []string{"auth", "can-i", "--list", "-n", "dev"}, 0, `pods/exec +\[\] +\[\] +\[create get\]`},
+		{"can-i, everything", []string{"auth", "can-i", "--list", "-n", "dev"}, 0, `deployments\.apps/scale +\[\] +\[\] +\[get list watch patch update\]`},
 		{"whoami", []string{"auth", "whoami"}, 0, `assumed-role/operate/` + agent.Subject + `-[a-z2-7]{12}\n`},
 		{"no metrics here", []string{"top", "pods", "-n", "dev"}, 1, `Metrics API not available`},
 		{"missing", []string{"get", "pod", "nothing", "-n", "dev"}, 1, `Error from server \(NotFound\): pods "nothing" not found`},
@@ -125,7 +125,7 @@ func TestKubectlFollowsLogs(t *testing.T) {
 func TestKubectlExec(t *testing.T) {
 	s := stacktest.Get(t)
 	t.Parallel()
-	agent := s.Agent(t, "agents")
+	agent := s.Agent(t, "developers")
 	pod := s.Pod(t, "dev")
 	input := strings.Repeat("0123456789abcdef\n", 4096)
 	for _, test := range []struct {
@@ -166,7 +166,7 @@ func TestKubectlExec(t *testing.T) {
 func TestKubectlAttach(t *testing.T) {
 	s := stacktest.Get(t)
 	t.Parallel()
-	agent := s.Agent(t, "agents")
+	agent := s.Agent(t, "developers")
 	w := agent.Start(t, "attach", s.Pod(t, "dev"), "-n", "dev")
 	w.Await("line ", within)
 	w.Await("line ", within)
@@ -175,7 +175,7 @@ func TestKubectlAttach(t *testing.T) {
 func TestKubectlCopiesBothWays(t *testing.T) {
 	s := stacktest.Get(t)
 	t.Parallel()
-	agent := s.Agent(t, "agents")
+	agent := s.Agent(t, "developers")
 	pod := s.Pod(t, "dev")
 	want := make([]byte, 3<<20+17)
 	_, _ = rand.Read(want)
@@ -202,7 +202,7 @@ func TestKubectlCopiesBothWays(t *testing.T) {
 func TestKubectlForwardsPorts(t *testing.T) {
 	s := stacktest.Get(t)
 	t.Parallel()
-	agent := s.Agent(t, "agents")
+	agent := s.Agent(t, "developers")
 	pod := s.Pod(t, "dev")
 	w := agent.Start(t, "port-forward", "-n", "dev", "pod/"+pod, ":8080")
 	m := regexp.MustCompile(`127\.0\.0\.1:(\d+) -> 8080`).FindStringSubmatch(w.Await("Forwarding from 127.0.0.1:", within))
@@ -228,7 +228,7 @@ func TestKubectlForwardsPorts(t *testing.T) {
 func TestKubectlOverSPDY(t *testing.T) {
 	s := stacktest.Get(t)
 	t.Parallel()
-	agent := s.Agent(t, "agents")
+	agent := s.Agent(t, "developers")
 	pod := s.Pod(t, "dev")
 	for _, test := range []struct {
 		variable string

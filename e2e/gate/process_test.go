@@ -3,6 +3,7 @@ package gate_test
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -16,7 +17,7 @@ func TestDrain(t *testing.T) {
 	s := stacktest.Get(t)
 	t.Parallel()
 	p := s.StartProxy(t, "SALLYPORT_DRAIN=6s")
-	agent := s.Agent(t, "agents")
+	agent := s.Agent(t, "developers")
 	pod := s.Pod(t, "dev")
 	exec := func(script string) *stacktest.Process {
 		return agent.Start(t, "--server", p.Cluster, "exec", "-n", "dev", pod, "--", "sh", "-c", script)
@@ -74,17 +75,14 @@ func TestDrain(t *testing.T) {
 func TestProxySettings(t *testing.T) {
 	s := stacktest.Get(t)
 	t.Parallel()
-	digest := strings.Repeat("0", 64)
 	for _, test := range []struct {
 		name   string
 		change []string
 		want   []string
 	}{
-		{"nothing set", []string{"SALLYPORT_LISTEN", "SALLYPORT_POLICY_DIGEST", "SALLYPORT_RECORDINGS_BUCKET"}, []string{"SALLYPORT_LISTEN", "SALLYPORT_POLICY_DIGEST", "SALLYPORT_RECORDINGS_BUCKET", "must be set"}},
+		{"nothing set", []string{"SALLYPORT_LISTEN", "SALLYPORT_POLICY_BUCKET", "SALLYPORT_RECORDINGS_BUCKET"}, []string{"SALLYPORT_LISTEN", "SALLYPORT_POLICY_BUCKET", "SALLYPORT_RECORDINGS_BUCKET", "must be set"}},
 		{"an empty setting", []string{"SALLYPORT_EXCHANGE_FUNCTION="}, []string{"SALLYPORT_EXCHANGE_FUNCTION"}},
 		{"no duration", []string{"SALLYPORT_DRAIN=soon"}, []string{"SALLYPORT_DRAIN", "soon", "100s"}},
-		{"an unknown policy", []string{"SALLYPORT_POLICY_DIGEST=" + digest}, []string{"policy", digest}},
-		{"no such bucket", []string{"SALLYPORT_POLICY_BUCKET=nowhere"}, []string{"policy", "nowhere"}},
 		{"no certificate", []string{"SALLYPORT_TLS_CERTIFICATE=/nowhere.crt"}, []string{"/nowhere.crt"}},
 		{"a certificate without its key", []string{"SALLYPORT_TLS_KEY"}, []string{"SALLYPORT_TLS_KEY"}},
 		{"an address that is none", []string{"SALLYPORT_LISTEN=nowhere"}, []string{"nowhere"}},
@@ -103,6 +101,43 @@ func TestProxySettings(t *testing.T) {
 			}
 			if m := stacktest.Credentials.FindString(out.Stderr + out.Stdout); m != "" {
 				t.Errorf("it shows %q", m)
+			}
+		})
+	}
+}
+
+// A proxy that cannot have the policy serves nobody: it is not ready, does not even listen, says why, and goes on trying.
+func TestProxyWithoutPolicy(t *testing.T) {
+	s := stacktest.Get(t)
+	t.Parallel()
+	for name, test := range map[string]struct {
+		change string
+		want   []string
+	}{
+		"no such bucket": {"SALLYPORT_POLICY_BUCKET=nowhere", []string{"policy", "nowhere"}},
+		"no such broker": {"SALLYPORT_EXCHANGE_FUNCTION=nowhere", []string{"broker", "nowhere"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := s.LaunchProxy(t, test.change)
+			stacktest.Eventually(t, within, func() string {
+				for _, w := range test.want {
+					if !strings.Contains(p.Log(), w) {
+						return fmt.Sprintf("want %q in the log:\n%s", w, p.Log())
+					}
+				}
+				return ""
+			})
+			if code, text := p.Ready(); code != http.StatusServiceUnavailable || !strings.Contains(text, "policy") {
+				t.Errorf("readiness says %d %s, want 503", code, text)
+			}
+			if c, err := net.DialTimeout("tcp", strings.TrimPrefix(p.URL, "https://"), time.Second); err == nil {
+				c.Close()
+				t.Error("it listens")
+			}
+			p.Terminate()
+			if code := p.Ended(within); code != 0 {
+				t.Errorf("it ended with %d:\n%s", code, p.Log())
 			}
 		})
 	}

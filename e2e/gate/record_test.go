@@ -30,7 +30,9 @@ func TestRecord(t *testing.T) {
 	did("missing", agent.Get(t, "/api/v1/namespaces/dev/pods/nothing"))
 	did("secrets", agent.Get(t, "/api/v1/namespaces/dev/secrets"))
 	did("whoami", agent.Post(t, stacktest.ReviewPath, stacktest.Review))
-	did("write", agent.Post(t, "/api/v1/namespaces/dev/configmaps", `{"data":{"word":"word-in-a-body"}}`))
+	body := `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"generateName":"written-"},"data":{"word":"word-in-a-body"}}`
+	did("refused write", agent.Post(t, "/api/v1/namespaces/prod/configmaps", body))
+	did("write", agent.Post(t, "/api/v1/namespaces/dev/configmaps?dryRun=All", body))
 	did("proxy", agent.Get(t, "/api/v1/nodes/dev-node/proxy/pods"))
 	did("metrics", agent.Get(t, "/metrics"))
 	did("watch", agent.Get(t, "/api/v1/namespaces/dev/configmaps?watch=1&timeoutSeconds=1"))
@@ -65,9 +67,10 @@ func TestRecord(t *testing.T) {
 	want := map[string]entry{
 		"list":               {"list", "pods", "allow", "develop", 200, "ResponseComplete"},
 		"missing":            {"get", "pods/nothing", "allow", "develop", 404, "ResponseComplete"},
-		"secrets":            {"list", "secrets", "allow", "develop", 403, "ResponseComplete"}, // by the cluster
+		"secrets":            {"list", "secrets", "deny", "develop", 403, "ResponseComplete"},
 		"whoami":             {"create", "selfsubjectreviews", "allow", "develop", 201, "ResponseComplete"},
-		"write":              {"create", "configmaps", "deny", "develop", 403, "ResponseComplete"},
+		"refused write":      {"create", "configmaps", "deny", "develop", 403, "ResponseComplete"},
+		"write":              {"create", "configmaps", "allow", "develop", 201, "RequestReceived ResponseComplete"},
 		"proxy":              {"get", "nodes/dev-node/proxy", "deny", "develop", 403, "ResponseComplete"},
 		"metrics":            {"get", "", "deny", "develop", 403, "ResponseComplete"},
 		"watch":              {"watch", "configmaps", "allow", "develop", 200, "ResponseStarted ResponseComplete"},
@@ -103,10 +106,10 @@ func TestRecord(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("the record (-want +got):\n%s", diff)
 	}
-	if n := len(record.Events); n != len(all)+2 {
-		t.Errorf("%d events of %d requests, two of which have two", n, len(all))
+	if n := len(record.Events); n != len(all)+3 {
+		t.Errorf("%d events of %d requests, three of which have two", n, len(all))
 	}
-	if s := record.Session; s.Requests != len(all) || s.Refused != 3 || s.Tier != "develop" || !strings.HasPrefix(s.RoleSession, agent.Subject+"-") || s.Cluster != "dev" {
+	if s := record.Session; s.Requests != len(all) || s.Refused != 4 || s.Tier != "develop" || !strings.HasPrefix(s.RoleSession, agent.Subject+"-") || s.Cluster != "dev" {
 		t.Errorf("the session's summary: %+v", s)
 	}
 	for _, e := range append(record.Of(ids["exec"]), record.Of(ids["bad upgrade"])...) {

@@ -17,7 +17,7 @@ import (
 func TestNothingShownHoldsACredential(t *testing.T) {
 	s := stacktest.Get(t)
 	t.Parallel()
-	agent := s.Agent(t, "agents")
+	agent := s.Agent(t, "developers")
 	pod := s.Pod(t, "dev")
 	kubeconfig, err := os.ReadFile(s.Description.Agent.Kubeconfig)
 	if err != nil {
@@ -36,7 +36,9 @@ func TestNothingShownHoldsACredential(t *testing.T) {
 		{"auth", "whoami", "-o", "yaml"},
 		{"auth", "can-i", "--list"},
 		{"get", "--raw", "/metrics"},
-		{"delete", "pod", pod, "-n", "dev"},
+		{"delete", "pod", s.Pod(t, "prod"), "-n", "prod"},
+		{"delete", "pod", "nothing", "-n", "dev"},
+		{"create", "configmap", "x", "-n", "dev", "--dry-run=server", "-o", "yaml"},
 		{"exec", "-n", "dev", pod, "--", "env"},
 		{"exec", "-n", "dev", "nothing", "--", "env"},
 		{"cluster-info", "dump", "-n", "dev", "--namespaces", "dev"},

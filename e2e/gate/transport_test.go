@@ -23,7 +23,7 @@ var webSocket = []string{"Connection: Upgrade", "Upgrade: websocket", "Sec-WebSo
 func TestBadUpgradesAndBodies(t *testing.T) {
 	s := stacktest.Get(t)
 	t.Parallel()
-	agent := s.Agent(t, "agents")
+	agent := s.Agent(t, "developers")
 	exec := "/api/v1/namespaces/dev/pods/POD/exec?command=MARK&stdout=true"
 	forward := "/api/v1/namespaces/dev/pods/POD/portforward?ports=8080&x=MARK"
 	up := func(name, target, says string, lines ...string) probe {
@@ -106,7 +106,7 @@ func TestNoRequestIsSmuggled(t *testing.T) {
 func TestFailedUpgradeEndsTheConnection(t *testing.T) {
 	s := stacktest.Get(t)
 	t.Parallel()
-	agent := s.Agent(t, "agents")
+	agent := s.Agent(t, "developers")
 	hidden := "mark" + stacktest.Word()
 	c := s.Dial(t)
 	second := "GET " + s.Path("/api/v1/namespaces/"+hidden+"/pods") + " HTTP/1.1\r\nHost: x\r\n" + stacktest.Bearer(agent.Token) + "\r\nUser-Agent: " + hidden + "\r\n\r\n"
@@ -152,8 +152,8 @@ func TestStreamsEndWithTheToken(t *testing.T) {
 	t.Parallel()
 	const life = 6 * time.Second // a whole number of seconds, as a token's are
 	brief := func(t *testing.T) (*stacktest.Agent, func()) {
-		agent := s.Agent(t, "agents")
-		agent.Token = s.Token(t, "--subject", agent.Subject, "--groups", "agents", "--expires", life.String())
+		agent := s.Agent(t, "developers")
+		agent.Token = s.Token(t, "--subject", agent.Subject, "--groups", "developers", "--expires", life.String())
 		expires := time.Now().Add(life)
 		return agent, func() {
 			t.Helper()

@@ -50,7 +50,7 @@ func recovered(t *testing.T, s *stacktest.Stack) {
 
 // brokerAway has the function fail whenever it is started, as it does when AWS cannot place it.
 func brokerAway(t *testing.T, s *stacktest.Stack) {
-	old := s.Agent(t, "agents")
+	old := s.Agent(t, "developers")
 	if a := old.Get(t, pods); a.Code != http.StatusOK {
 		t.Fatal(a)
 	}

@@ -71,7 +71,7 @@ func checkout(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
-	for _, file := range []string{"bin/local", "bin/proxy", "bin/sallyport", "bin/.moto-python", "dist/local/exchange/bootstrap"} {
+	for _, file := range []string{"bin/local", "bin/proxy", "bin/sallyport", "bin/.moto-python", "dist/local/exchange/bootstrap", "infra/policy.yaml"} {
 		b, err := os.ReadFile(filepath.Join(first, file))
 		if err != nil {
 			t.Fatalf("%v; run make build", err)
@@ -102,7 +102,7 @@ func checkout(t *testing.T) string {
 }
 
 func malformedPolicy(t *testing.T, root string) {
-	good, err := os.ReadFile(filepath.Join(root, "local", "stack", "policy.yaml"))
+	good, err := os.ReadFile(filepath.Join(root, "infra", "policy.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func malformedPolicy(t *testing.T, root string) {
 		t.Run(test.name, func(t *testing.T) {
 			bad := strings.Replace(string(good), test.from, test.to, 1)
 			if bad == string(good) {
-				t.Fatalf("the built-in policy has no %q to spoil", test.from)
+				t.Fatalf("the default policy has no %q to spoil", test.from)
 			}
 			file := filepath.Join(t.TempDir(), "spoilt.yaml")
 			if err := os.WriteFile(file, []byte(bad), 0o600); err != nil {

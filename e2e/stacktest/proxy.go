@@ -55,6 +55,19 @@ func (s *Stack) RunProxy(t testing.TB, env []string) Output {
 // StartProxy starts another process of the gate and waits until it is ready. It is ended with the test.
 func (s *Stack) StartProxy(t testing.TB, change ...string) *Proxy {
 	t.Helper()
+	p := s.LaunchProxy(t, change...)
+	Eventually(t, 20*time.Second, func() string {
+		if code, text := p.Ready(); code != http.StatusOK {
+			return fmt.Sprintf("the proxy is not ready: %d %s\n%s", code, text, p.Log())
+		}
+		return ""
+	})
+	return p
+}
+
+// LaunchProxy starts another process of the gate and waits for nothing. It is ended with the test.
+func (s *Stack) LaunchProxy(t testing.TB, change ...string) *Proxy {
+	t.Helper()
 	listen, health := freePort(t), freePort(t)
 	p := &Proxy{t: t, URL: "https://" + listen, Health: "http://" + health, Cluster: "https://" + listen + "/clusters/" + s.Cluster.Name, done: make(chan struct{})}
 	p.cmd = exec.Command(filepath.Join(s.Root, "bin", "proxy"))
@@ -70,12 +83,6 @@ func (s *Stack) StartProxy(t testing.TB, change ...string) *Proxy {
 	t.Cleanup(func() {
 		_ = p.cmd.Process.Kill()
 		<-p.done
-	})
-	Eventually(t, 20*time.Second, func() string {
-		if code, text := p.Ready(); code != http.StatusOK {
-			return fmt.Sprintf("the proxy is not ready: %d %s\n%s", code, text, p.Log())
-		}
-		return ""
 	})
 	return p
 }

@@ -1,0 +1,214 @@
+package decision_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"sallyport/e2e/stacktest"
+)
+
+var groups = []string{"observers", "agents", "developers"}
+
+// Threats R1, R2, R4: what reaches past the API, or changes who may do what. Denied to everybody, each by the rule made
+// for it, and the rule beats whatever allows.
+func TestPivots(t *testing.T) {
+	s := stacktest.Get(t)
+	t.Parallel()
+	const dev = "/api/v1/namespaces/dev"
+	pod := dev + "/pods/" + s.Pod(t, "dev")
+	var asks []ask
+	deny := func(rule, class, method, target, media, body string) {
+		asks = append(asks, refuse("deny", rule, class, method, target).with(media, body))
+	}
+	for _, method := range []string{"GET", "POST", "PUT", "PATCH", "DELETE"} {
+		media, body := asJSON, "{}"
+		if method == "GET" || method == "DELETE" {
+			media, body = "", ""
+		}
+		if method == "PATCH" {
+			media = merge
+		}
+		for _, target := range []string{"/api/v1/nodes/dev-node/proxy", "/api/v1/nodes/dev-node/proxy/", "/api/v1/nodes/dev-node/proxy/pods", "/api/v1/nodes/dev-node/proxy/run/dev/x/web?cmd=id", "/api/v1/nodes/dev-node/proxy/exec/dev/x/web?command=id&output=1",
+			"/api/v1/nodes/https:dev-node:10250/proxy/attach/dev/x/web", "/api/v1/nodes/dev-node:10250/proxy/portForward/dev/x", "/api/v1/nodes/dev-node/proxy/logs/", "/api/v1/nodes/dev-node/proxy/configz", "/api/v1/namespaces/dev/nodes/dev-node/proxy"} {
+			deny("no-proxy", "R1", method, target, media, body)
+		}
+		for _, target := range []string{pod + "/proxy", pod + ":8080/proxy/x?y=z", dev + "/services/web/proxy", dev + "/services/https:web:443/proxy/a/b/", "/api/v1/namespaces/prod/services/web/proxy"} {
+			deny("no-proxy", "R2", method, target, media, body)
+		}
+	}
+	for _, header := range []string{"Upgrade: websocket", "Upgrade: SPDY/3.1"} {
+		a := refuse("deny", "no-proxy", "R1 upgraded", "GET", "/api/v1/nodes/dev-node/proxy/exec/dev/x/web?command=id")
+		a.header = append(a.header, "Connection: Upgrade", header, "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==")
+		asks = append(asks, a)
+	}
+
+	deny("no-token-minting", "R2", "POST", dev+"/serviceaccounts/app/token", asJSON, `{"apiVersion":"authentication.k8s.io/v1","kind":"TokenRequest","spec":{}}`)
+	deny("no-token-minting", "R2", "POST", dev+"/serviceaccounts/app/token/", asJSON, `{}`)
+	deny("no-token-minting", "R2", "POST", dev+"/serviceaccounts/default/token?dryRun=All", "", "")
+	deny("no-token-minting", "R2", "POST", "/apis/authentication.k8s.io/v1/tokenreviews", asJSON, `{"apiVersion":"authentication.k8s.io/v1","kind":"TokenReview","spec":{"token":"x"}}`)
+	deny("no-finalize", "R2", "PATCH", pod+"/ephemeralcontainers", strategic, `{"spec":{"ephemeralContainers":[{"name":"x","image":"x"}]}}`)
+	deny("no-finalize", "R2", "PUT", pod+"/ephemeralcontainers", asJSON, `{}`)
+	deny("no-finalize", "R2", "PUT", "/api/v1/namespaces/dev/finalize", asJSON, `{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"dev"}}`)
+	deny("no-finalize", "R2", "PUT", "/api/v1/namespaces/dev/finalize/", asJSON, `{}`)
+	deny("no-finalize", "R2", "PUT", "/apis/apps/v1/namespaces/dev/deployments/web/finalizers", asJSON, `{}`)
+	deny("no-finalize", "R2", "PUT", "/apis/things.example.com/v1/namespaces/dev/things/x/finalize", asJSON, `{}`)
+	deny("no-finalize", "R2", "POST", pod+"/binding", asJSON, `{}`)
+	deny("no-finalize", "R2", "POST", dev+"/bindings", asJSON, `{}`)
+	for _, sub := range []string{"", "/approval", "/status"} {
+		deny("no-certificates", "R2", "PUT", "/apis/certificates.k8s.io/v1/certificatesigningrequests/x"+sub, asJSON, `{}`)
+		deny("no-certificates", "R2", "PATCH", "/apis/certificates.k8s.io/v1/certificatesigningrequests/x"+sub, merge, `{}`)
+	}
+	deny("no-certificates", "R4", "POST", "/apis/certificates.k8s.io/v1/certificatesigningrequests", asJSON, `{}`)
+	deny("no-certificates", "R4", "DELETE", "/apis/certificates.k8s.io/v1/certificatesigningrequests", "", "")
+
+	for _, kinds := range []struct {
+		rule, path string
+		namespaced []string
+		other      []string
+	}{
+		{"no-rbac", "/apis/rbac.authorization.k8s.io/v1", []string{"roles", "rolebindings"}, []string{"clusterroles", "clusterrolebindings"}},
+		{"no-admission", "/apis/admissionregistration.k8s.io/v1", nil, []string{"mutatingwebhookconfigurations", "validatingwebhookconfigurations", "validatingadmissionpolicies", "validatingadmissionpolicybindings"}},
+		{"no-admission", "/apis/admissionregistration.k8s.io/v1beta1", nil, []string{"mutatingadmissionpolicies"}},
+		{"no-admission", "/apis/apiregistration.k8s.io/v1", nil, []string{"apiservices"}},
+		{"no-admission", "/apis/apiextensions.k8s.io/v1", nil, []string{"customresourcedefinitions"}},
+	} {
+		var collections []string
+		for _, k := range kinds.namespaced {
+			collections = append(collections, kinds.path+"/namespaces/dev/"+k)
+		}
+		for _, k := range kinds.other {
+			collections = append(collections, kinds.path+"/"+k)
+		}
+		for _, c := range collections {
+			// Whatever they hold: what is not decoded is denied as well.
+			deny(kinds.rule, "R4", "POST", c, asJSON, `{"metadata":{"name":"x"}}`)
+			deny(kinds.rule, "R4", "POST", c+"?dryRun=All", asYAML, "metadata: {name: x}\n")
+			deny(kinds.rule, "R4", "POST", c, asProtobuf, "k8s\x00\x0a\x00")
+			deny(kinds.rule, "R4", "PUT", c+"/x", asJSON, `{"metadata":{"name":"x"}}`)
+			deny(kinds.rule, "R4", "PATCH", c+"/x", merge, `{}`)
+			deny(kinds.rule, "R4", "PATCH", c+"/x", jsonPatch, `[]`)
+			deny(kinds.rule, "R4", "PATCH", c+"/x?fieldManager=x&force=true", apply, `{}`)
+			deny(kinds.rule, "R4", "DELETE", c+"/x", "", "")
+			deny(kinds.rule, "R4", "DELETE", c, asJSON, `{"dryRun":["All"]}`)
+		}
+	}
+	for _, method := range []string{"GET", "DELETE"} {
+		for _, target := range []string{"/api/v1/secrets", dev + "/secrets", dev + "/secrets/db", dev + "/secrets/db/", dev + "/secrets?fieldSelector=metadata.name%3Dnothing", dev + "/secrets/db?dryRun=All"} {
+			deny("no-secrets", "S", method, target, "", "")
+		}
+	}
+	deny("no-secrets", "P7", "GET", "/api/v1/watch/namespaces/dev/secrets/db", "", "")
+	deny("no-secrets", "S4", "PATCH", dev+"/secrets/db", merge, `{}`)
+	deny("no-secrets", "S4", "PATCH", dev+"/secrets/db?fieldManager=x", apply, `{"apiVersion":"v1","kind":"Secret","metadata":{"name":"db"}}`)
+	deny("no-secrets", "S4", "POST", dev+"/secrets?dryRun=All", asJSON, `{"apiVersion":"v1","kind":"Secret","metadata":{"name":"x"}}`)
+
+	for _, group := range groups {
+		t.Run(group, func(t *testing.T) { t.Parallel(); decide(t, s.Agent(t, group), asks...) })
+	}
+}
+
+// Threats R2, P10: what is another verb or a subresource of its own is no part of what it belongs to.
+func TestSubresourcesAreNotTheirObjects(t *testing.T) {
+	s := stacktest.Get(t)
+	t.Parallel()
+	pod := s.Pod(t, "dev")
+	const dev = "/api/v1/namespaces/dev"
+	evict := fmt.Sprintf(`{"apiVersion":"policy/v1","kind":"Eviction","metadata":{"name":%q,"namespace":"dev"}}`, pod)
+	var none = func(method, target, media, body string) ask {
+		return refuse("deny", "default", "no rule", method, target).with(media, body).saying("no rule allows")
+	}
+	t.Run("agents", func(t *testing.T) {
+		t.Parallel()
+		agent := s.Agent(t, "agents")
+		asks := []ask{
+			refuse("ask", "evict", "R2", "POST", dev+"/pods/"+pod+"/eviction").with(asJSON, evict),
+			refuse("ask", "evict", "R2", "POST", dev+"/pods/"+pod+"/eviction/").with(asJSON, evict),
+			refuse("ask", "evict", "R2 a dry run", "POST", dev+"/pods/"+pod+"/eviction?dryRun=All").with(asJSON, evict),
+			refuse("ask", "delete", "P1", "DELETE", dev+"/pods/"+pod+"/"),
+			refuse("ask", "delete", "P10", "DELETE", dev+"/pods"),
+			refuse("ask", "delete", "P10", "DELETE", dev+"/pods/"),
+			refuse("ask", "delete", "P10 a selector", "DELETE", dev+"/pods?labelSelector=app%3Dweb"),
+			refuse("ask", "delete", "P10 a selector of one", "DELETE", dev+"/pods?fieldSelector=metadata.name%3D"+pod),
+			refuse("ask", "delete", "P10 a dry run", "DELETE", dev+"/pods?dryRun=All"),
+			refuse("ask", "delete", "P10 options", "DELETE", dev+"/pods").with(asJSON, `{"kind":"DeleteOptions","apiVersion":"v1","propagationPolicy":"Foreground"}`),
+			refuse("ask", "delete", "the whole cluster", "DELETE", "/apis/apps/v1/namespaces/prod/deployments"),
+			refuse("ask", "delete", "a namespace", "DELETE", "/api/v1/namespaces/prod"),
+			refuse("ask", "delete", "a namespace", "DELETE", "/api/v1/namespaces/prod/"),
+			refuse("ask", "exec", "R5", "GET", dev+"/pods/"+pod+"/exec?command=id"),
+			refuse("ask", "exec", "P1 R5", "GET", dev+"/pods/"+pod+"/exec/?command=id"),
+			refuse("ask", "exec", "R5 by POST", "POST", dev+"/pods/"+pod+"/exec?command=id"),
+			refuse("ask", "exec", "attach", "POST", dev+"/pods/"+pod+"/attach?stdout=1"),
+			refuse("ask", "exec", "port-forward", "GET", dev+"/pods/"+pod+"/portforward?ports=8080"),
+			none("PUT", dev+"/pods/"+pod+"/exec", asJSON, "{}"),
+			none("DELETE", dev+"/pods/"+pod+"/exec", "", ""),
+			none("PATCH", dev+"/pods/"+pod+"/attach", merge, "{}"),
+			none("PUT", dev+"/pods/"+pod+"/status", asJSON, "{}"),
+			none("PUT", dev+"/pods/"+pod+"/resize", asJSON, "{}"),
+			none("DELETE", dev+"/pods/"+pod+"/log", "", ""),
+			none("DELETE", "/api/v1/nodes/dev-node", "", ""),
+			none("DELETE", "/api/v1/persistentvolumes/x", "", ""),
+			none("PATCH", "/apis/apps/v1/namespaces/dev/deployments/web/status", merge, "{}"),
+			none("GET", "/apis/apps/v1/namespaces/dev/deployments/web/unicorn", "", ""),
+			none("GET", dev+"/serviceaccounts/app/unicorn", "", ""),
+		}
+		decide(t, agent, asks...)
+	})
+	t.Run("developers", func(t *testing.T) {
+		t.Parallel()
+		name := s.ConfigMap(t)
+		prod := strings.ReplaceAll
+		asks := []ask{
+			allow("develop", "P10", "DELETE", dev+"/configmaps?labelSelector=nobody%3Dhas-it"),
+			allow("develop", "a dry run", "DELETE", dev+"/configmaps/"+name+"?dryRun=All"),
+			allow("develop", "a dry run of an eviction", "POST", dev+"/pods/"+pod+"/eviction?dryRun=All").with(asJSON, evict).answered(201),
+			none("DELETE", prod(dev, "dev", "prod")+"/configmaps?labelSelector=nobody%3Dhas-it", "", "").saying("dev"),
+			none("DELETE", "/api/v1/namespaces/dev", "", ""),
+			none("PATCH", "/api/v1/namespaces/dev", merge, `{"metadata":{"labels":{"x":"y"}}}`),
+			none("POST", "/api/v1/namespaces", asJSON, `{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"x"}}`),
+			none("DELETE", dev+"/serviceaccounts/app", "", ""),
+			none("PUT", dev+"/pods/"+pod+"/status", asJSON, "{}"),
+			none("GET", prod(dev, "dev", "prod")+"/pods/"+s.Pod(t, "prod")+"/exec?command=id", "", "").saying("dev"),
+			none("PATCH", "/apis/apps/v1/namespaces/dev/deployments/web/status", merge, "{}"),
+		}
+		decide(t, s.Agent(t, "developers"), asks...)
+	})
+}
+
+// Threat R4: identities in the cluster and in AWS, wherever a body holds them.
+func TestIdentities(t *testing.T) {
+	s := stacktest.Get(t)
+	t.Parallel()
+	s.Admin(t, "create", "configmap", "aws-auth", "-n", "kube-system")
+	t.Cleanup(func() { s.Admin(t, "delete", "configmap", "aws-auth", "-n", "kube-system") })
+	const system = "/api/v1/namespaces/kube-system/configmaps"
+	auth := `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"aws-auth","namespace":"kube-system"},"data":{"mapRoles":"- rolearn: x"}}`
+	arn := `{"apiVersion":"v1","kind":"ServiceAccount","metadata":{"name":"%s","namespace":"dev","annotations":{"eks.amazonaws.com/role-arn":"arn:aws:iam::1:role/x"}}}`
+	deny := func(name, method, target, media, body string) ask {
+		return refuse("deny", "no-cluster-identity", name, method, target).with(media, body)
+	}
+	perhaps := func(name, method, target, media, body string) ask {
+		return refuse(either, "no-cluster-identity", name, method, target).with(media, body)
+	}
+	for _, group := range groups {
+		t.Run(group, func(t *testing.T) {
+			t.Parallel()
+			decide(t, s.Agent(t, group),
+				deny("aws-auth", "POST", system, asJSON, auth),
+				deny("aws-auth as YAML", "POST", system, asYAML, "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: aws-auth\ndata: {mapRoles: x}\n"),
+				deny("aws-auth without its namespace", "POST", system, asJSON, strings.Replace(auth, `,"namespace":"kube-system"`, "", 1)),
+				deny("aws-auth", "PUT", system+"/aws-auth", asJSON, auth),
+				deny("aws-auth", "PATCH", system+"/aws-auth", merge, `{"data":{"mapUsers":"x"}}`),
+				deny("aws-auth", "PATCH", system+"/aws-auth", jsonPatch, `[{"op":"add","path":"/data","value":{"mapUsers":"x"}}]`),
+				perhaps("aws-auth", "PATCH", system+"/aws-auth/", strategic, `{"data":{"mapUsers":"x"}}`),
+				perhaps("aws-auth", "PATCH", system+"/aws-auth?fieldManager=x&force=true", apply, auth),
+				deny("role-arn", "POST", "/api/v1/namespaces/dev/serviceaccounts", asJSON, fmt.Sprintf(arn, "x")),
+				deny("role-arn", "PATCH", "/api/v1/namespaces/dev/serviceaccounts/app", merge, `{"metadata":{"annotations":{"eks.amazonaws.com/role-arn":"x"}}}`),
+				deny("role-arn", "PATCH", "/api/v1/namespaces/dev/serviceaccounts/app", jsonPatch, `[{"op":"add","path":"/metadata/annotations","value":{"eks.amazonaws.com/role-arn":"x"}}]`),
+				deny("role-arn", "PATCH", "/api/v1/namespaces/dev/serviceaccounts/app", jsonPatch, `[{"op":"add","path":"/metadata/annotations","value":{}},{"op":"add","path":"/metadata/annotations/eks.amazonaws.com~1role-arn","value":"x"}]`),
+				perhaps("role-arn", "PATCH", "/api/v1/namespaces/dev/serviceaccounts/app", strategic, `{"metadata":{"annotations":{"eks.amazonaws.com/role-arn":"x"}}}`),
+				perhaps("role-arn", "PATCH", "/api/v1/namespaces/dev/serviceaccounts/app?fieldManager=x", apply, fmt.Sprintf(arn, "app")),
+			)
+		})
+	}
+}
