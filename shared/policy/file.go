@@ -18,14 +18,19 @@ import (
 // The file, as YAML. Unknown fields and duplicate keys are refused by the decoder; at carries lines to our own checks.
 type document struct {
 	name string
+	at   marks
 
-	APIVersion string        `yaml:"apiVersion"`
-	Kind       string        `yaml:"kind"`
-	Audience   string        `yaml:"audience"`
-	Issuers    []issuerFile  `yaml:"issuers"`
-	Clusters   []clusterFile `yaml:"clusters"`
-	Tiers      []tierFile    `yaml:"tiers"`
-	Sessions   sessionsFile  `yaml:"sessions"`
+	APIVersion string         `yaml:"apiVersion"`
+	Kind       string         `yaml:"kind"`
+	Audience   string         `yaml:"audience"`
+	Issuers    []issuerFile   `yaml:"issuers"`
+	Clusters   []clusterFile  `yaml:"clusters"`
+	Tiers      []tierFile     `yaml:"tiers"`
+	Sessions   sessionsFile   `yaml:"sessions"`
+	Mode       string         `yaml:"mode"`
+	Reviewers  []reviewerFile `yaml:"reviewers"`
+	Asks       asksFile       `yaml:"asks"`
+	Rules      []ruleFile     `yaml:"rules"`
 }
 
 type issuerFile struct {
@@ -93,6 +98,12 @@ func (m marks) of(field string) line {
 	return m.begin
 }
 
+// has says whether a field is there, even if nothing is in it.
+func (m marks) has(field string) bool {
+	_, there := m.field[field]
+	return there
+}
+
 // Each list element remembers the line it began on. The alias type keeps the decoder strict: a plain node.Decode would
 // forget KnownFields, so unknown fields are looked for by hand in strictDecode.
 func (x *issuerFile) UnmarshalYAML(n *yaml.Node) error {
@@ -119,6 +130,26 @@ func (x *sessionsFile) UnmarshalYAML(n *yaml.Node) error {
 	type plain sessionsFile
 	return strictDecode(n, (*plain)(x), &x.at)
 }
+func (x *ruleFile) UnmarshalYAML(n *yaml.Node) error {
+	type plain ruleFile
+	return strictDecode(n, (*plain)(x), &x.at)
+}
+func (x *objectFile) UnmarshalYAML(n *yaml.Node) error {
+	type plain objectFile
+	return strictDecode(n, (*plain)(x), &x.at)
+}
+func (x *grantFile) UnmarshalYAML(n *yaml.Node) error {
+	type plain grantFile
+	return strictDecode(n, (*plain)(x), &x.at)
+}
+func (x *asksFile) UnmarshalYAML(n *yaml.Node) error {
+	type plain asksFile
+	return strictDecode(n, (*plain)(x), &x.at)
+}
+func (x *reviewerFile) UnmarshalYAML(n *yaml.Node) error {
+	type plain reviewerFile
+	return strictDecode(n, (*plain)(x), &x.at)
+}
 
 func strictDecode(n *yaml.Node, into any, at *marks) error {
 	if n.Kind != yaml.MappingNode {
@@ -141,7 +172,7 @@ func strictDecode(n *yaml.Node, into any, at *marks) error {
 
 func parse(name string, b []byte) (*document, error) {
 	refuse := func(err error) (*document, error) {
-		return nil, &access.Error{Kind: access.Invalid, Message: fmt.Sprintf("policy %s: %s", name, strings.TrimPrefix(err.Error(), "yaml: "))}
+		return nil, &access.Error{Kind: access.Invalid, Message: fmt.Sprintf("policy %s: %s", name, strings.TrimPrefix(plainly(err).Error(), "yaml: "))}
 	}
 	if len(b) > 1<<20 {
 		return refuse(errors.New("larger than 1 MiB"))
@@ -156,28 +187,69 @@ func parse(name string, b []byte) (*document, error) {
 	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return refuse(errors.New("more than one document; a policy is one"))
 	}
-	if err := noAliases(&root); err != nil {
+	if err := written(&root); err != nil {
 		return refuse(err)
 	}
 	doc := &document{name: name}
 	type plain document
-	if err := strictDecode(root.Content[0], (*plain)(doc), new(marks)); err != nil {
+	if err := strictDecode(root.Content[0], (*plain)(doc), &doc.at); err != nil {
 		return refuse(err)
 	}
 	return doc, nil
 }
 
-// noAliases refuses anchors and aliases: what a reviewer reads in one place must not act in another.
-func noAliases(n *yaml.Node) error {
+// written refuses anchors and aliases: what a reviewer reads in one place must not act in another. And it refuses items
+// of a list that are nothing: nothing would be read as "", which is the core API group.
+func written(n *yaml.Node) error {
 	if n.Kind == yaml.AliasNode || n.Anchor != "" {
 		return fmt.Errorf("line %d: anchors and aliases are not read; write the value out", n.Line)
 	}
 	for _, c := range n.Content {
-		if err := noAliases(c); err != nil {
+		if n.Kind == yaml.SequenceNode && c.Kind == yaml.ScalarNode && c.Tag == "!!null" {
+			return fmt.Errorf(`line %d: an item of this list is nothing; write "" if you mean the core API group, or take it out`, c.Line)
+		}
+		if err := written(c); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+var mismatchRE = regexp.MustCompile("(?s)^line (\\d+): cannot unmarshal !!(\\w+)(?: `(.*)`)? into (.+)$")
+
+// plainly says in a policy author's words what the decoder says in Go's.
+func plainly(err error) error {
+	var t *yaml.TypeError
+	if !errors.As(err, &t) || len(t.Errors) == 0 {
+		return err
+	}
+	m := mismatchRE.FindStringSubmatch(t.Errors[0])
+	if m == nil {
+		return errors.New(t.Errors[0])
+	}
+	at, kind, value, into := m[1], m[2], m[3], m[4]
+	what := map[string]string{"str": "a word", "int": "a number", "float": "a number", "bool": "a yes or no", "seq": "a list", "map": "a mapping", "null": "nothing"}[kind]
+	if what == "" {
+		what = kind
+	}
+	if value != "" {
+		what += fmt.Sprintf(" (%s)", value)
+	}
+	switch {
+	case strings.HasPrefix(into, "[][]"):
+		return fmt.Errorf("line %s: a list of commands is wanted here, each a list of words such as [[ls, -l]], not %s", at, what)
+	case strings.HasPrefix(into, "[]") && value != "":
+		return fmt.Errorf("line %s: a list is wanted here, not %s; write [%s]", at, what, value)
+	case strings.HasPrefix(into, "[]"):
+		return fmt.Errorf("line %s: a list is wanted here, not %s", at, what)
+	case into == "bool":
+		return fmt.Errorf("line %s: true or false is wanted here, not %s", at, what)
+	case strings.HasPrefix(into, "int"):
+		return fmt.Errorf("line %s: a whole number is wanted here, not %s", at, what)
+	case into == "string":
+		return fmt.Errorf("line %s: one word or sentence is wanted here, not %s", at, what)
+	}
+	return fmt.Errorf("line %s: %s is out of place here", at, what)
 }
 
 func (doc *document) policy() (*Policy, error) {
@@ -254,8 +326,6 @@ func (doc *document) policy() (*Policy, error) {
 			return nil, bad(f.at.of("group"), "tier %q: group %q must be a Kubernetes group that does not begin with system:, eks:, aws:, amazon: or iam:", f.Name, f.Group)
 		case kubeGroups[f.Group] != "":
 			return nil, bad(f.at.of("group"), "tier %q: group %q is tier %q's already", f.Name, f.Group, kubeGroups[f.Group])
-		case len(f.Groups) == 0:
-			return nil, bad(f.at.of("groups"), "tier %q: groups is empty, so nobody would have it", f.Name)
 		}
 		tiers[f.Name], kubeGroups[f.Group] = true, f.Name
 		p.Tiers = append(p.Tiers, access.Tier{Name: f.Name, Role: f.Role, Group: f.Group, Groups: f.Groups})
@@ -264,6 +334,9 @@ func (doc *document) policy() (*Policy, error) {
 	var err error
 	if p.Sessions, at, err = doc.Sessions.lengths(); err != nil {
 		return nil, bad(at, "sessions: %v", err)
+	}
+	if f := doc.fillRules(p); f != nil {
+		return nil, bad(f.line, "%v", f.err)
 	}
 	return p, nil
 }

@@ -1,9 +1,16 @@
 // Package policy answers "may it?": it reads the one file that says which issuers are trusted, which tiers and clusters
-// there are and how long a session lasts, and decides an action.
+// there are, how long a session lasts, and by which rules an action is allowed, asked about or denied.
+//
+// Rules have no order: a deny beats an ask, an ask beats an allow, and what no rule names is denied. A rule first has
+// lists, which are compiled to one bit set a value and intersected, so that a decision costs what the rules that match
+// cost; only then conditions on the body and a CEL expression, which can narrow a rule and never widen it. Whatever
+// cannot be told (a body that cannot be decoded, an expression that errs, the names in a collection, the namespaces of
+// a request over all of them) counts against the request: denies and asks match, allows do not.
 //
 // It promises that a policy that does not read exactly is refused whole, with the line and what to write instead, so
-// that no typo is ever taken for a permission; and that whatever no rule allows is denied. It does not promise that the
-// policy is wise, nor that the cluster agrees: the tier's RBAC is the second wall.
+// that no typo is ever taken for a permission; that whatever no rule allows is denied; and that adding a deny never
+// lets anything through. It does not promise that the policy is wise, nor that the cluster agrees: the tier's RBAC is
+// the second wall, and Check lists the rules it cannot hold.
 package policy
 
 import (
@@ -27,6 +34,14 @@ type Policy struct {
 	Clusters []access.Cluster
 	Tiers    []access.Tier // from least to most powerful
 	Sessions Sessions
+
+	// Observe is true when every decision is recorded and none enforced, the default deny neither: the base tier's RBAC
+	// is then the only wall.
+	Observe   bool
+	Reviewers []ReviewerGroup
+	Rules     []Rule // in the file's order, which means nothing
+
+	c *compiled
 }
 
 // Sessions says how long sessions and their credentials live.
@@ -84,58 +99,6 @@ func (p *Policy) Cluster(name string) (access.Cluster, error) {
 		}
 	}
 	return access.Cluster{}, access.Errorf(access.NotFound, "there is no cluster %q behind this gate", name)
-}
-
-// readVerbs are the verbs that change nothing.
-var readVerbs = map[string]bool{"get": true, "list": true, "watch": true}
-
-// streamVerbs are upgrades: what a tier may do with them is its RBAC's to say.
-var streamVerbs = map[string]bool{"exec": true, "attach": true, "portforward": true}
-
-// reviews are requests that are spelled create and change nothing: kubectl auth whoami and can-i.
-var reviews = map[string]string{
-	"selfsubjectreviews":       "authentication.k8s.io",
-	"selfsubjectaccessreviews": "authorization.k8s.io",
-	"selfsubjectrulesreviews":  "authorization.k8s.io",
-}
-
-// Decide answers an action. For now every tier may read, ask who it is and what it may do, and open streams; its RBAC
-// narrows that. Anything else is denied.
-func (p *Policy) Decide(who access.Principal, tier string, a access.Action) access.Decision {
-	d := access.Decision{Effect: access.Deny, Rule: "default", Tier: tier, Policy: p.Digest}
-	switch {
-	case a.Resourceless && a.Verb == "get" && open(a.Path):
-		d.Effect, d.Rule = access.Allow, "discovery"
-	case a.Resourceless:
-		d.Message = fmt.Sprintf("%s %s is not open through this gate", a.Verb, a.Path)
-	case a.Subresource == "proxy":
-		d.Rule = "no-proxy"
-		d.Message = fmt.Sprintf("%s/proxy reaches past the Kubernetes API and is not open through this gate; use port-forward", a.Resource)
-	case streamVerbs[a.Verb]:
-		d.Effect, d.Rule = access.Allow, "streams"
-	case readVerbs[a.Verb]:
-		d.Effect, d.Rule = access.Allow, "reads"
-	case a.Verb == "create" && a.Subresource == "" && reviews[a.Resource] == a.Group && a.Group != "":
-		d.Effect, d.Rule = access.Allow, "self-reviews"
-	default:
-		where := ""
-		if a.Namespace != "" {
-			where = fmt.Sprintf(" in namespace %q", a.Namespace)
-		}
-		d.Message = fmt.Sprintf("the gate allows %s to read, not to %s %s%s; changes need a rule in the policy", who.Agent, a.Verb, a.Resource, where)
-	}
-	return d
-}
-
-// open says whether a path that is no resource's may be read: versions, health, discovery and the OpenAPI schemas.
-// /metrics, /logs, /debug and /configz are not among them.
-func open(path string) bool {
-	first, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
-	switch first {
-	case "version", "api", "apis", "openapi", "healthz", "livez", "readyz":
-		return true
-	}
-	return false
 }
 
 var (

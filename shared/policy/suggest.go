@@ -17,18 +17,36 @@ func fieldsOf(ptr any) []string {
 	return names
 }
 
-// suggest names the known word nearest to what was written, or lists all of them.
-func suggest(word string, known []string) string {
+// suggest names the known field nearest to what was written, or lists all of them.
+func suggest(word string, known []string) string { return suggestOf("fields here", word, known) }
+
+// suggestOf is suggest for what is no field.
+func suggestOf(what, word string, known []string) string {
+	if near := meant(word, known); near != "" {
+		return near
+	}
+	if len(known) == 0 {
+		return "; there are no " + what
+	}
+	return "; the " + what + " are " + strings.Join(known, ", ")
+}
+
+// meant asks whether the nearest known word was meant, when one is near.
+func meant(word string, known []string) string {
 	best, distance := "", 3
 	for _, k := range known {
-		if d := edits(strings.ToLower(word), strings.ToLower(k)); d < distance {
+		if len(k) > 64 || len(word) > 64 || k == "" {
+			continue
+		}
+		// Two changes make any short word any other: a third of it may differ.
+		if d := edits(strings.ToLower(word), strings.ToLower(k)); d < distance && 3*d <= max(len(word), len(k))+2 {
 			best, distance = k, d
 		}
 	}
-	if best != "" {
-		return "; did you mean " + best + "?"
+	if best == "" {
+		return ""
 	}
-	return "; the fields here are " + strings.Join(known, ", ")
+	return "; did you mean " + best + "?"
 }
 
 // edits is the Levenshtein distance of two short words.
