@@ -267,12 +267,12 @@ func parseVectors(file string, text []byte) (*vectorFile, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	var root yaml.Node
 	if err := dec.Decode(&root); errors.Is(err, io.EOF) {
-		return refuse(1, errors.New("empty; begin with vectors:"))
+		return refuse(1, errors.New("empty; begin with vectors"))
 	} else if err != nil {
 		return refuse(yamlError(err))
 	}
 	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		return refuse(1, errors.New("more than one document; write all vectors under one vectors:"))
+		return refuse(1, errors.New("more than one document; write all vectors in one"))
 	}
 	var f vectorFile
 	if line, err := strict(root.Content[0], reflect.TypeOf(f)); err != nil {

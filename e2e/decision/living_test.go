@@ -427,3 +427,42 @@ func TestObserveMode(t *testing.T) {
 	decide(t, agent, refuse("ask", "delete", "enforced again", "DELETE", one), refuse("deny", "default", "enforced again", "POST", "/api/v1/namespaces").with(asJSON, `{}`))
 	s.Admin(t, "get", "configmap", name, "-n", "dev")
 }
+
+// Threat R4: identities in the cluster and in AWS, wherever a body holds them.
+func TestIdentities(t *testing.T) {
+	s := stacktest.Get(t)
+	s.Admin(t, "create", "configmap", "aws-auth", "-n", "kube-system")
+	t.Cleanup(func() { s.Admin(t, "delete", "configmap", "aws-auth", "-n", "kube-system") })
+	// In the default policy nothing that allows comes near; where something does, the deny beats it.
+	s.Policy(t).Add(`{name: configure, effect: allow, groups: [observers, agents, developers], verbs: [create, update, patch], apiGroups: [""], resources: [configmaps, serviceaccounts]}`)
+	const system = "/api/v1/namespaces/kube-system/configmaps"
+	auth := `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"aws-auth","namespace":"kube-system"},"data":{"mapRoles":"- rolearn: x"}}`
+	arn := `{"apiVersion":"v1","kind":"ServiceAccount","metadata":{"name":"%s","namespace":"dev","annotations":{"eks.amazonaws.com/role-arn":"arn:aws:iam::1:role/x"}}}`
+	deny := func(name, method, target, media, body string) ask {
+		return refuse("deny", "no-cluster-identity", name, method, target).with(media, body)
+	}
+	perhaps := func(name, method, target, media, body string) ask {
+		return refuse(either, "no-cluster-identity", name, method, target).with(media, body)
+	}
+	for _, group := range groups {
+		t.Run(group, func(t *testing.T) {
+			t.Parallel()
+			decide(t, s.Agent(t, group),
+				deny("aws-auth", "POST", system, asJSON, auth),
+				deny("aws-auth as YAML", "POST", system, asYAML, "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: aws-auth\ndata: {mapRoles: x}\n"),
+				deny("aws-auth without its namespace", "POST", system, asJSON, strings.Replace(auth, `,"namespace":"kube-system"`, "", 1)),
+				deny("aws-auth", "PUT", system+"/aws-auth", asJSON, auth),
+				deny("aws-auth", "PATCH", system+"/aws-auth", merge, `{"data":{"mapUsers":"x"}}`),
+				deny("aws-auth", "PATCH", system+"/aws-auth", jsonPatch, `[{"op":"add","path":"/data","value":{"mapUsers":"x"}}]`),
+				perhaps("aws-auth", "PATCH", system+"/aws-auth/", strategic, `{"data":{"mapUsers":"x"}}`),
+				perhaps("aws-auth", "PATCH", system+"/aws-auth?fieldManager=x&force=true", apply, auth),
+				deny("role-arn", "POST", "/api/v1/namespaces/dev/serviceaccounts", asJSON, fmt.Sprintf(arn, "x")),
+				deny("role-arn", "PATCH", "/api/v1/namespaces/dev/serviceaccounts/app", merge, `{"metadata":{"annotations":{"eks.amazonaws.com/role-arn":"x"}}}`),
+				deny("role-arn", "PATCH", "/api/v1/namespaces/dev/serviceaccounts/app", jsonPatch, `[{"op":"add","path":"/metadata/annotations","value":{"eks.amazonaws.com/role-arn":"x"}}]`),
+				deny("role-arn", "PATCH", "/api/v1/namespaces/dev/serviceaccounts/app", jsonPatch, `[{"op":"add","path":"/metadata/annotations","value":{}},{"op":"add","path":"/metadata/annotations/eks.amazonaws.com~1role-arn","value":"x"}]`),
+				perhaps("role-arn", "PATCH", "/api/v1/namespaces/dev/serviceaccounts/app", strategic, `{"metadata":{"annotations":{"eks.amazonaws.com/role-arn":"x"}}}`),
+				perhaps("role-arn", "PATCH", "/api/v1/namespaces/dev/serviceaccounts/app?fieldManager=x", apply, fmt.Sprintf(arn, "app")),
+			)
+		})
+	}
+}

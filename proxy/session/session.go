@@ -152,6 +152,9 @@ func (m *Manager) open(ctx context.Context, who Who, cluster access.Cluster) (*L
 	if t.Session.Principal.Key() != who.Principal.Key() {
 		return nil, access.Errorf(access.Internal, "the broker answered for another principal; nothing was forwarded")
 	}
+	if t.Session.Tier != who.Tier {
+		return nil, access.Errorf(access.Unavailable, "the policy changed a moment ago, and this task of the gate has not heard of it yet; nothing was forwarded, ask again").After(2 * time.Second)
+	}
 	transports, err := m.transport(t.Cluster.CA, base.Host)
 	if err != nil {
 		return nil, err

@@ -43,7 +43,8 @@ type Found struct {
 // A Trait is something dangerous about an object.
 type Trait string
 
-// The traits there are. Each is looked for in every pod template, or object, of the body, whatever its kind.
+// The traits there are. Each is looked for in every pod template, or object, of the body, whatever its kind. Of a patched
+// object, ServiceAccount and SecretRef are what it has more than the live one: the rest is not borrowed by the patch.
 const (
 	Privileged     Trait = "privileged"      // what the Pod Security Standard "baseline" forbids of containers
 	HostPath       Trait = "host-path"       // a hostPath volume

@@ -94,6 +94,9 @@ func (b *Body) judge(live map[string]any) (*access.Object, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := b.lent(object, live); err != nil {
+		return nil, err
+	}
 	object.Version, _ = dig(live, "metadata", "resourceVersion").(string)
 	return object, nil
 }

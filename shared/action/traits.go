@@ -52,13 +52,14 @@ var texts = []string{"labels", "annotations", "matchLabels", "nodeSelector", "vo
 // only be called the same, what is of another type is either taken for the worst or is no such field.
 type reader struct {
 	traits                                      map[access.Trait]bool
+	unnamed                                     map[access.Trait]bool // traits that no name stands for
 	images, serviceAccounts, secrets, hostPaths map[string]bool
 	wrong                                       string // the first guarded field of a wrong type
 }
 
 // look finds the traits of an object.
 func look(a access.Action, value map[string]any) (*reader, error) {
-	r := &reader{traits: map[access.Trait]bool{}, images: map[string]bool{}, serviceAccounts: map[string]bool{}, secrets: map[string]bool{}, hostPaths: map[string]bool{}}
+	r := &reader{traits: map[access.Trait]bool{}, unnamed: map[access.Trait]bool{}, images: map[string]bool{}, serviceAccounts: map[string]bool{}, secrets: map[string]bool{}, hostPaths: map[string]bool{}}
 	group, kind := a.Group, word(value["kind"])
 	if apiVersion := word(value["apiVersion"]); apiVersion != "" {
 		group = groupOf(apiVersion)
@@ -295,6 +296,12 @@ func (r *reader) field(key string, v any, strict bool) {
 	}
 }
 
+func (r *reader) nameless(is bool, t access.Trait) {
+	if is {
+		r.traits[t], r.unnamed[t] = true, true
+	}
+}
+
 func (r *reader) mark(is bool, t access.Trait) {
 	if is {
 		r.traits[t] = true
@@ -321,7 +328,7 @@ func (r *reader) guess(key string, strict bool, t access.Trait) {
 		r.bad(key)
 		return
 	}
-	r.traits[t] = true
+	r.nameless(true, t)
 }
 
 func (r *reader) capabilities(m map[string]any, strict bool) {
@@ -372,6 +379,8 @@ func (r *reader) secret(where string, v any, key string, strict bool) {
 	r.traits[access.SecretRef] = true
 	if name != "" {
 		r.secrets[name] = true
+	} else {
+		r.unnamed[access.SecretRef] = true
 	}
 }
 
@@ -414,7 +423,7 @@ func (r *reader) projected(m map[string]any, strict bool) {
 			r.bad("volumes.projected.sources")
 		}
 		r.secret("volumes.projected.sources.secret", s["secret"], "name", strict)
-		r.mark(s["podCertificate"] != nil, access.ServiceAccount) // a certificate for the pod's identity
+		r.nameless(s["podCertificate"] != nil, access.ServiceAccount) // a certificate for the pod's identity
 		if s["serviceAccountToken"] == nil {
 			continue
 		}
@@ -424,7 +433,7 @@ func (r *reader) projected(m map[string]any, strict bool) {
 		if !ok || !isText {
 			r.guess("volumes.projected.sources.serviceAccountToken", strict, access.ServiceAccount)
 		}
-		r.mark(audience != "", access.ServiceAccount)
+		r.nameless(audience != "", access.ServiceAccount)
 	}
 }
 
@@ -482,7 +491,7 @@ func (r *reader) object(group, kind string, m map[string]any) {
 			r.mark(strings.HasPrefix(k, rbac+"/aggregate-to-"), access.GrantsPower)
 		}
 	case "authentication.k8s.io":
-		r.mark(kind == "TokenRequest", access.ServiceAccount)
+		r.nameless(kind == "TokenRequest", access.ServiceAccount)
 	case "":
 		namespace := word(dig(m, "metadata", "namespace"))
 		switch kind {

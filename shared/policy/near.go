@@ -91,7 +91,8 @@ func (m *Match) near(obj *access.Object, asks bool) []string {
 	var misses []miss
 	for i := range m.p.c.rules {
 		r := &m.p.c.rules[i]
-		if r.Effect == access.Deny || r.Effect == access.Ask && !asks || r.Observe {
+		aboutPaths := len(r.NonResourceURLs) > 0
+		if r.Effect == access.Deny || r.Effect == access.Ask && !asks || r.Observe || aboutPaths != m.r.Action.Resourceless {
 			continue
 		}
 		if lacks := m.lacks(r, obj, 2); len(lacks) == 1 {
