@@ -133,6 +133,7 @@ func TestEvasions(t *testing.T) {
 		name, group string
 		want        decided
 		ways        []way
+		besides     string // a rule that decides about what else a way does
 	}{
 		{"deleting a namespace", "agents", decided{"delete", "namespaces", "prod", "prod", "ask", "delete"}, []way{
 			raw("DELETE", "/api/v1/namespaces/prod"), // the plain form
@@ -174,7 +175,7 @@ func TestEvasions(t *testing.T) {
 			program("with a path of its own", func(t *testing.T, _ *stacktest.Agent, c *kubernetes.Clientset) error {
 				return c.CoreV1().RESTClient().Delete().AbsPath("/api/v1/namespaces/prod/").Do(t.Context()).Error()
 			}),
-		}},
+		}, ""},
 		{"deleting a deployment", "agents", decided{"delete", "deployments", "prod", "web", "ask", "delete"}, []way{
 			raw("DELETE", web),
 			kubectl("delete", "deployment", "web", "-n", "prod"),
@@ -201,7 +202,7 @@ func TestEvasions(t *testing.T) {
 				}
 				return c.AppsV1().Deployments("prod").Delete(t.Context(), "web", metav1.DeleteOptions{GracePeriodSeconds: &grace})
 			}),
-		}},
+		}, ""},
 		{"deleting many", "agents", decided{"deletecollection", "pods", "prod", "", "ask", "delete"}, []way{
 			raw("DELETE", "/api/v1/namespaces/prod/pods"),
 			raw("DELETE", "/api/v1/namespaces/prod/pods/"),
@@ -211,22 +212,27 @@ func TestEvasions(t *testing.T) {
 			program("typed", func(t *testing.T, _ *stacktest.Agent, c *kubernetes.Clientset) error {
 				return c.CoreV1().Pods("prod").DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{})
 			}),
-		}},
+		}, ""},
 		{"evicting", "agents", decided{"create", "pods/eviction", "dev", pod, "ask", "evict"}, []way{
 			raw("POST", one+"/eviction", evict, "Content-Type: application/json"),
 			program("typed", func(t *testing.T, _ *stacktest.Agent, c *kubernetes.Clientset) error {
 				return c.PolicyV1().Evictions("dev").Evict(t.Context(), &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: pod, Namespace: "dev"}})
 			}),
 			kubectlFile(evict, "create", "--raw", one+"/eviction", "-f", "-"),
-		}},
-		{"draining", "agents", decided{"patch", "nodes", "", "dev-node", "deny", "default"}, []way{
+		}, ""},
+		{"draining", "agents", decided{"create", "pods/eviction", "dev", pod, "ask", "evict"}, []way{
+			kubectl("drain", "dev-node", "--ignore-daemonsets", "--force"),
+			kubectl("--context=gate", "drain", "node/dev-node", "--force"),
+			kubectl("drain", "--pod-selector", "app=web", "dev-node"),
+		}, "default"},
+		{"draining without evicting", "agents", decided{"delete", "pods", "dev", pod, "ask", "delete"}, []way{
+			kubectl("drain", "dev-node", "--disable-eviction", "--force"),
+		}, "default"},
+		{"cordoning", "agents", decided{"patch", "nodes", "", "dev-node", "deny", "default"}, []way{
 			raw("PATCH", "/api/v1/nodes/dev-node", `{"spec":{"unschedulable":true}}`, "Content-Type: "+strategic),
 			kubectl("cordon", "dev-node"),
-			kubectl("drain", "dev-node", "--ignore-daemonsets", "--force"),
-			kubectl("drain", "dev-node", "--disable-eviction", "--force"),
-			kubectl("--context=gate", "drain", "node/dev-node"),
 			kubectl("taint", "nodes", "dev-node", "a=b:NoSchedule"),
-		}},
+		}, ""},
 		{"a shell", "agents", decided{"exec", "pods/exec", "dev", pod, "ask", "exec"}, []way{
 			raw("GET", one+"/exec?command=sh&stdin=true&stdout=true&tty=true", webSocket...),
 			raw("GET", one+"/exec?command=sh"),
@@ -246,41 +252,41 @@ func TestEvasions(t *testing.T) {
 			kubectl("cp", "dev/"+pod+":/etc/hostname", "there"),
 			program("WebSocket", stream(false, "sh")),
 			program("SPDY", stream(true, "/bin/sh", "-i")),
-		}},
+		}, ""},
 		{"attaching", "agents", decided{"attach", "pods/attach", "dev", pod, "ask", "exec"}, []way{
 			raw("GET", one+"/attach?stdout=true", webSocket...),
 			raw("POST", one+"/attach?stdin=true", "Connection: Upgrade", "Upgrade: SPDY/3.1"),
 			kubectl("attach", "-n", "dev", pod),
 			kubectl("attach", "-it", "-n", "dev", "pod/"+pod, "-c", "web"),
 			kubectlEnv("KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false", "attach", "-n", "dev", pod),
-		}},
+		}, ""},
 		{"forwarding a port", "agents", decided{"portforward", "pods/portforward", "dev", pod, "ask", "exec"}, []way{
 			raw("GET", one+"/portforward?ports=8080", webSocket...),
 			raw("POST", one+"/portforward", "Connection: Upgrade", "Upgrade: SPDY/3.1"),
-		}},
+		}, ""},
 		{"debugging a pod", "agents", decided{"patch", "pods/ephemeralcontainers", "dev", pod, "deny", "no-finalize"}, []way{
 			raw("PATCH", one+"/ephemeralcontainers", `{"spec":{"ephemeralContainers":[{"name":"x","image":"x"}]}}`, "Content-Type: "+strategic),
 			kubectl("debug", "-n", "dev", pod, "--image=x", "--attach=false"),
 			kubectl("debug", "-n", "dev", "pod/"+pod, "--image=x", "--target=web", "--profile=sysadmin", "--attach=false"),
-		}},
+		}, ""},
 		{"debugging a pod, as a developer", "developers", decided{"patch", "pods/ephemeralcontainers", "dev", pod, "deny", "no-finalize"}, []way{
 			raw("PATCH", one+"/ephemeralcontainers", `{"spec":{"ephemeralContainers":[{"name":"x","image":"x"}]}}`, "Content-Type: "+strategic),
 			kubectl("debug", "-n", "dev", pod, "--image=x", "--attach=false"),
-		}},
+		}, ""},
 		{"debugging a node", "developers", decided{"create", "pods", "dev", "", "deny", "no-privileged-pods"}, []way{
 			raw("POST", "/api/v1/namespaces/dev/pods", `{"apiVersion":"v1","kind":"Pod","metadata":{"generateName":"node-debugger-"},"spec":{"nodeName":"dev-node","hostPID":true,"containers":[{"name":"debugger","image":"x"}]}}`, "Content-Type: application/json"),
 			kubectl("debug", "node/dev-node", "-n", "dev", "--image=x", "--attach=false"),
 			kubectl("debug", "node/dev-node", "-n", "dev", "--image=x", "--profile=sysadmin", "--attach=false"),
 			kubectl("run", "root", "-n", "dev", "--image=x", "--privileged"),
 			kubectl("run", "root", "-n", "dev", "--image=x", `--overrides={"spec":{"hostPID":true}}`),
-		}},
+		}, ""},
 		{"scaling", "agents", decided{"patch", "deployments/scale", "prod", "web", "allow", "scale"}, []way{
 			raw("PATCH", web+"/scale", `{"spec":{"replicas":2}}`, "Content-Type: "+merge),
 			kubectl("scale", "deployment", "web", "--replicas=2", "-n", "prod"),
 			kubectl("-n", "prod", "scale", "--replicas", "2", "deploy/web"),
 			kubectl("scale", "--replicas=2", "-n", "prod", "deployments.apps", "web"),
 			kubectl("patch", "deploy", "web", "-n", "prod", "--subresource=scale", "--type=merge", "-p", `{"spec":{"replicas":2}}`),
-		}},
+		}, ""},
 		{"rolling back", "agents", decided{"patch", "deployments", "prod", "web", "deny", "default"}, []way{
 			raw("PATCH", web, `{"spec":{"paused":true}}`, "Content-Type: "+merge),
 			kubectl("rollout", "pause", "deployment/web", "-n", "prod"),
@@ -291,7 +297,7 @@ func TestEvasions(t *testing.T) {
 			kubectl("patch", "deploy", "web", "-n", "prod", "--type=json", "-p", `[{"op":"replace","path":"/spec/replicas","value":0}]`),
 			kubectlFile(deployment, "apply", "-f", "-"),
 			kubectlFile(deployment, "apply", "--server-side", "--force-conflicts", "-f", "-"),
-		}},
+		}, ""},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -307,7 +313,7 @@ func TestEvasions(t *testing.T) {
 						switch {
 						case d == test.want || d.Name == "" && d.Resource == test.want.Resource && d.Verb == test.want.Verb && d.Rule == test.want.Rule:
 							found = true
-						case d.Rule == test.want.Rule && test.want.Decision != "allow": // one of many of its kind
+						case d.Rule == test.want.Rule && test.want.Decision != "allow", d.Decision == "deny" && d.Rule == test.besides: // one of many of its kind, or what comes with it
 						default:
 							t.Errorf("decided besides: %v", d)
 						}

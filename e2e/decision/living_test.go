@@ -385,7 +385,7 @@ func TestObserveMode(t *testing.T) {
 	// What is enforced stays so beside it.
 	decide(t, agent, refuse("ask", "delete", "enforced", "DELETE", one), refuse("deny", "no-secrets", "enforced", "GET", "/api/v1/namespaces/dev/secrets"))
 
-	p.Change(func(text string) string { return "mode: observe\n" + text })
+	p.Observe()
 	for _, test := range []struct {
 		name, method, target, media, body string
 		observed                          string

@@ -56,7 +56,7 @@ func (s *Stack) Policy(t testing.TB) *Policy {
 	p := &Policy{Text: string(b), t: t, stack: s, agent: s.Agent(t, "observers")}
 	t.Cleanup(func() {
 		if p.Write(p.Text); p.mark != "" {
-			t.Logf("the old policy was in force again after %v", p.await(s.Proxy.URL, "default"))
+			t.Logf("the old policy was in force again after %v", p.await(s.Proxy.URL, by("default")))
 		}
 	})
 	return p
@@ -85,12 +85,24 @@ func (p *Policy) Change(change func(string) string, gates ...string) time.Durati
 	p.t.Helper()
 	p.mark = "mark-" + Word()
 	p.Write(AddRules(p.t, change(p.Text), fmt.Sprintf("{name: %s, effect: deny, verbs: [get], apiGroups: [mark.example.com], resources: [things]}", p.mark)))
-	took := p.await(p.stack.Proxy.URL, p.mark)
+	took := p.await(p.stack.Proxy.URL, by(p.mark))
 	for _, gate := range gates {
-		took += p.await(gate, p.mark)
+		took += p.await(gate, by(p.mark))
 	}
 	return took
 }
+
+// Observe puts the whole policy into observe mode and waits until it is: until the cluster itself refuses what no rule
+// allows.
+func (p *Policy) Observe() time.Duration {
+	p.t.Helper()
+	p.mark = "observe"
+	p.Write("mode: observe\n" + p.Text)
+	return p.await(p.stack.Proxy.URL, func(a Answer) bool { return a.Rule() == "" && strings.Contains(a.Body, "cannot get resource") })
+}
+
+// by is true of a refusal by a rule.
+func by(rule string) func(Answer) bool { return func(a Answer) bool { return a.Rule() == rule } }
 
 // Add is Change by rules that come to those there are.
 func (p *Policy) Add(rules ...string) time.Duration {
@@ -98,8 +110,8 @@ func (p *Policy) Add(rules ...string) time.Duration {
 	return p.Change(func(text string) string { return AddRules(p.t, text, rules...) })
 }
 
-// await waits until a gate refuses what no rule allows by the rule named.
-func (p *Policy) await(gate, rule string) time.Duration {
+// await waits until a gate refuses what no rule allows in the way that is wanted.
+func (p *Policy) await(gate string, wanted func(Answer) bool) time.Duration {
 	p.t.Helper()
 	began := time.Now()
 	// A client of its own: when the old policy is put back, the test's context is over.
@@ -116,10 +128,10 @@ func (p *Policy) await(gate, rule string) time.Duration {
 		}
 		defer res.Body.Close()
 		a := Answer{Code: res.StatusCode, Header: res.Header, Body: readAll(res.Body)}
-		if a.Code == http.StatusForbidden && a.Rule() == rule {
+		if a.Code == http.StatusForbidden && wanted(a) {
 			return ""
 		}
-		return fmt.Sprintf("the gate does not decide by rule %q yet: %v", rule, a)
+		return fmt.Sprintf("the gate does not decide by the policy yet: %v", a)
 	})
 	return time.Since(began).Round(100 * time.Millisecond)
 }

@@ -204,7 +204,7 @@ func readProtobuf(b []byte) (any, error) {
 	if err != nil {
 		return nil, unreadable(err)
 	}
-	if false {
+	if !sound(m, 0) {
 		return nil, access.Errorf(access.Invalid, "the body has text that is not UTF-8, or is nested deeper than %d levels", maxDepth)
 	}
 	return m, nil

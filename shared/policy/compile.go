@@ -13,9 +13,8 @@ import (
 // A bitset is a set of rules, by their place in compiled.rules.
 type bitset []uint64
 
-func (b bitset) set(i int)      { b[i/64] |= 1 << (i % 64) }
-func (b bitset) clear(i int)    { b[i/64] &^= 1 << (i % 64) }
-func (b bitset) has(i int) bool { return b[i/64]&(1<<(i%64)) != 0 }
+func (b bitset) set(i int)   { b[i/64] |= 1 << (i % 64) }
+func (b bitset) clear(i int) { b[i/64] &^= 1 << (i % 64) }
 
 func (b bitset) without(other bitset) {
 	for i, w := range other {
@@ -68,11 +67,11 @@ type prefix struct {
 
 type compiledRule struct {
 	*Rule
-	names      []*regexp.Regexp // patterns among resourceNames
-	exactNames map[string]bool
-	argv       [][]word
-	expr       *expression
-	looks      bool // at the body, by object or when
+	names []*regexp.Regexp // patterns among resourceNames
+	exact map[string]bool
+	argv  [][]word
+	expr  *expression
+	looks bool // at the body, by object or when
 }
 
 // A word of a command: exact, or a pattern.
@@ -80,9 +79,6 @@ type word struct {
 	exact   string
 	pattern *regexp.Regexp
 }
-
-// conditional says whether more than lists decides the rule.
-func (r *compiledRule) conditional() bool { return r.looks || r.expr != nil }
 
 func (c *compiled) newSet() bitset { return make(bitset, c.words) }
 
@@ -136,12 +132,12 @@ func compile(p *Policy, exprs *expressions, tier string, asks access.Obligations
 }
 
 func (c *compiled) rule(r *Rule, exprs *expressions) compiledRule {
-	x := compiledRule{Rule: r, exactNames: map[string]bool{}, looks: len(r.Any)+len(r.None)+len(r.Fields) > 0}
+	x := compiledRule{Rule: r, exact: map[string]bool{}, looks: len(r.Any)+len(r.None)+len(r.Fields) > 0}
 	for _, n := range r.ResourceNames {
 		if isPattern(n) {
 			x.names = append(x.names, c.matchers.compile(n))
 		} else {
-			x.exactNames[n] = true
+			x.exact[n] = true
 		}
 	}
 	for _, command := range r.Argv {
@@ -179,7 +175,7 @@ func (c *compiled) indexNames(i int, r *compiledRule) {
 	if len(r.ResourceNames) == 0 {
 		c.names.any.set(i)
 	}
-	for n := range r.exactNames {
+	for n := range r.exact {
 		if c.names.by[n] == nil {
 			c.names.by[n] = c.newSet()
 		}
@@ -274,23 +270,25 @@ func ifDeny(r *compiledRule, n int) int {
 	return 0
 }
 
-// matchers holds the compiled patterns, and remembers what they said of the names that were asked about. Names are the
-// callers' to choose, so what is remembered is bounded.
+// matchers holds the compiled patterns, and remembers what they said of the names and words that were asked about. Those
+// are the callers' to choose, so what is remembered is bounded.
 type matchers struct {
 	patterns map[string]*regexp.Regexp
 
-	mu   sync.RWMutex
-	said map[asked]bool
+	mu    sync.RWMutex
+	names map[string]bitset // the rules with a pattern that means the name
+	words map[asked]bool
 }
 
 type asked struct {
 	pattern *regexp.Regexp
-	s       string
+	word    string
 }
 
 const (
-	mostSaid  = 8192
-	mostAsked = 256 // bytes of a word that is remembered
+	mostNames  = 4096
+	mostWords  = 8192
+	mostLength = 256 // bytes of a name or word that is remembered
 )
 
 // compile makes a pattern match whole words. The anchors the author wrote do not: ^a|b$ is any word that begins with a.
@@ -303,38 +301,62 @@ func (m *matchers) compile(p string) *regexp.Regexp {
 	return re
 }
 
-func (m *matchers) match(re *regexp.Regexp, s string) bool {
-	if len(s) > mostAsked {
-		return re.MatchString(s)
+// match is for words, which may be anything.
+func (m *matchers) match(re *regexp.Regexp, word string) bool {
+	if len(word) > mostLength {
+		return re.MatchString(word)
 	}
-	k := asked{re, s}
+	k := asked{re, word}
 	m.mu.RLock()
-	is, known := m.said[k]
+	is, known := m.words[k]
 	m.mu.RUnlock()
 	if known {
 		return is
 	}
-	is = re.MatchString(s)
+	is = re.MatchString(word)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.said == nil || len(m.said) >= mostSaid {
-		m.said = map[asked]bool{}
+	if m.words == nil || len(m.words) >= mostWords {
+		m.words = map[asked]bool{}
 	}
-	m.said[k] = is
+	m.words[k] = is
 	return is
+}
+
+// patternsOf is the set of rules with a pattern that means a name. The same few names are asked about again and again,
+// so it is worked out once for all rules.
+func (c *compiled) patternsOf(name string) bitset {
+	m := &c.matchers
+	m.mu.RLock()
+	got, known := m.names[name]
+	m.mu.RUnlock()
+	if known {
+		return got
+	}
+	got = c.newSet()
+	for i := range c.rules {
+		if slices.ContainsFunc(c.rules[i].names, func(re *regexp.Regexp) bool { return re.MatchString(name) }) {
+			got.set(i)
+		}
+	}
+	if len(name) > mostLength {
+		return got
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.names == nil || len(m.names) >= mostNames {
+		m.names = map[string]bitset{}
+	}
+	m.names[name] = got
+	return got
 }
 
 // named says whether a rule that names objects means this one.
 func (c *compiled) named(r *compiledRule, name string) bool {
-	if r.exactNames[name] {
+	if r.exact[name] {
 		return true
 	}
-	for _, re := range r.names {
-		if c.matchers.match(re, name) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(r.names, func(re *regexp.Regexp) bool { return re.MatchString(name) })
 }
 
 // commands says whether a rule that lists commands means this one: word by word, and no word more.

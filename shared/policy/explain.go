@@ -40,11 +40,11 @@ func (m Match) Explain(obj *access.Object) []Reason {
 			failed = append(failed, l.field())
 			wants = append(wants, r.wants(l))
 		}
-		switch v := m.told(r, obj, lacks); {
-		case v == no:
+		switch m.told(r, obj, lacks) {
+		case no:
 			x.Failed = strings.Join(slices.Compact(failed), ", ")
 			x.Says = "it matches only " + strings.Join(wants, ", and only ")
-		case v == unsure:
+		case unsure:
 			x.Matches, x.Says = true, "whether the object has what it is about cannot be told, so a person is asked"
 		default:
 			x.Matches, x.Says = true, m.because(r, obj)

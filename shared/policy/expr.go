@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/cost"
@@ -227,7 +228,7 @@ func (a *activation) ResolveName(name string) (any, bool) {
 			LabelSelector: x.LabelSelector, FieldSelector: x.FieldSelector, DryRun: x.DryRun, Argv: x.Argv, Path: x.Path, Container: x.Container, Stdin: x.Stdin, TTY: x.TTY,
 		}, true
 	case "now":
-		return a.r.Now.UTC(), true
+		return a.r.Now.UTC().Truncate(time.Second), true
 	case "cluster":
 		return a.r.Cluster, true
 	}

@@ -69,14 +69,6 @@ func (p *Policy) Match(r Request) Match {
 	return m
 }
 
-// lookup is the set for a key, or the empty one.
-func (d *dimension) lookup(key string, none bitset) bitset {
-	if b, ok := d.by[key]; ok {
-		return b
-	}
-	return none
-}
-
 // start is narrow for the first dimension.
 func (d *dimension) start(got bitset, key string) {
 	copy(got, d.any)
@@ -172,14 +164,20 @@ func (c *compiled) narrowPlace(got bitset, a *access.Action) {
 func (c *compiled) narrowName(got bitset, a *access.Action) {
 	switch {
 	case a.Name != "":
-		by := c.names.lookup(a.Name, c.none)
-		for w := range got {
-			for rest := got[w] & c.patterned[w] &^ by[w]; rest != 0; rest &= rest - 1 {
-				if i := w*64 + bits.TrailingZeros64(rest); !c.named(&c.rules[i], a.Name) {
-					got.clear(i)
-				}
-			}
-			got[w] &= c.names.any[w] | by[w] | c.patterned[w]
+		by := c.names.by[a.Name]
+		if by == nil {
+			by = c.none
+		}
+		patterned := uint64(0)
+		for i := range got {
+			patterned |= got[i] & c.patterned[i] &^ by[i]
+		}
+		matched := c.none
+		if patterned != 0 {
+			matched = c.patternsOf(a.Name)
+		}
+		for i, w := range c.names.any {
+			got[i] &= w | by[i] | matched[i]
 		}
 	case a.Verb == "create":
 	default:

@@ -61,7 +61,8 @@ func listsMatch(x *policy.Rule, r policy.Request) bool {
 	}
 	collection := a.Verb == "list" || a.Verb == "watch" || a.Verb == "deletecollection"
 	global := a.Group == "" && (a.Resource == "nodes" || a.Resource == "namespaces")
-	if len(x.Namespaces) > 0 && !in(x.Namespaces, a.Namespace) && !(strict && collection && a.Namespace == "" && !global) {
+	everywhere := strict && collection && a.Namespace == "" && !global
+	if len(x.Namespaces) > 0 && !in(x.Namespaces, a.Namespace) && !everywhere {
 		return false
 	}
 	if len(x.ResourceNames) > 0 {
@@ -74,7 +75,7 @@ func listsMatch(x *policy.Rule, r policy.Request) bool {
 	}
 	if len(x.Argv) > 0 && !slices.ContainsFunc(x.Argv, func(command []string) bool {
 		if a.Verb != "exec" || len(command) != len(a.Argv) {
-			return false
+			return false // another verb, or another number of words
 		}
 		for i, w := range command {
 			if !matchesOne([]string{w}, a.Argv[i]) {

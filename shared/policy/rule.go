@@ -1,12 +1,10 @@
 package policy
 
 import (
-	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 
 	"sallyport/shared/access"
 )
@@ -34,14 +32,6 @@ type Rule struct {
 	When            string             `json:"when,omitempty"`
 	Tier            string             `json:"tier,omitempty"` // of an ask: the tier a yes leads to; empty is the base tier
 	Obligations     access.Obligations `json:"obligations"`    // of an ask with the policy's asks filled in
-}
-
-// A ReviewerGroup is a list of people, known by one issuer, who may answer what a rule asks.
-type ReviewerGroup struct {
-	Name     string   `json:"name"`
-	Issuer   string   `json:"issuer"`   // whose tokens prove who they are
-	Audience string   `json:"audience"` // what those tokens carry as aud
-	People   []string `json:"people"`   // their verified e-mail addresses
 }
 
 // ruleFile is a rule in the file. Whether a field is there at all is asked of at.
@@ -79,29 +69,6 @@ type objectFile struct {
 	Fields []string `yaml:"fields"`
 }
 
-type grantFile struct {
-	at     marks
-	Scope  string `yaml:"scope"`
-	Length string `yaml:"length"`
-}
-
-type asksFile struct {
-	at        marks
-	Tier      string    `yaml:"tier"`
-	Reviewers []string  `yaml:"reviewers"`
-	Quorum    int       `yaml:"quorum"`
-	Expires   string    `yaml:"expires"`
-	Grant     grantFile `yaml:"grant"`
-}
-
-type reviewerFile struct {
-	at       marks
-	Name     string   `yaml:"name"`
-	Issuer   string   `yaml:"issuer"`
-	Audience string   `yaml:"audience"`
-	People   []string `yaml:"people"`
-}
-
 // A fault is what is wrong with a field, and where.
 type fault struct {
 	line line
@@ -128,14 +95,9 @@ type checker struct {
 	names    map[string]line
 }
 
-// Bounds of what an ask may say. A question that stands for more than a day is about another cluster than the one that
-// was asked about.
 const (
-	defaultExpires  = 15 * time.Minute
-	shortestExpires = time.Minute
-	longestExpires  = 24 * time.Hour
-	longestReason   = 300
-	mostRules       = 5000
+	longestReason = 300 // it becomes part of a sentence
+	mostRules     = 5000
 )
 
 // reservedNames are what decisions without a rule are called.
@@ -204,134 +166,6 @@ func mode(s string) (observe bool, err error) {
 		return true, nil
 	}
 	return false, fmt.Errorf("mode: %q is neither enforce nor observe%s", s, meant(s, []string{"enforce", "observe"}))
-}
-
-var mailRE = regexp.MustCompile(`^[^@\s<>,;"]+@[^@\s<>,;"]+$`)
-
-func (f reviewerFile) group(c *checker) (ReviewerGroup, *fault) {
-	g := ReviewerGroup{f.Name, f.Issuer, f.Audience, f.People}
-	_, twice := c.people[f.Name]
-	switch {
-	case !nameRE.MatchString(f.Name):
-		return g, faultf(f.at.of("name"), "reviewers: name %q: lower-case letters, digits and hyphens are wanted", f.Name)
-	case twice:
-		return g, faultf(f.at.of("name"), "reviewers %q: named twice", f.Name)
-	case f.Audience == "":
-		return g, faultf(f.at.of("audience"), "reviewers %q: audience is missing: name what their tokens carry as aud, such as audience: sallyport-reviews", f.Name)
-	case f.Audience == c.p.Audience:
-		return g, faultf(f.at.of("audience"), "reviewers %q: audience %q is the gate's, so a token that an agent uses could answer; write another, such as %s-reviews", f.Name, f.Audience, f.Audience)
-	case len(f.People) == 0:
-		return g, faultf(f.at.of("people"), "reviewers %q: people is empty, so nobody could answer; name at least one e-mail address", f.Name)
-	}
-	if err := checkURL(f.Issuer); err != nil {
-		return g, faultf(f.at.of("issuer"), "reviewers %q: issuer: %w", f.Name, err)
-	}
-	for i, who := range f.People {
-		if !mailRE.MatchString(who) {
-			return g, faultf(f.at.of("people"), "reviewers %q: people: %q is no e-mail address; write one as their token's email has it", f.Name, who)
-		}
-		if slices.ContainsFunc(f.People[:i], func(other string) bool { return strings.EqualFold(who, other) }) {
-			return g, faultf(f.at.of("people"), "reviewers %q: people: %q is named twice, and would not count twice", f.Name, who)
-		}
-	}
-	return g, nil
-}
-
-type askFields struct {
-	tier      string
-	reviewers []string
-	quorum    int
-	expires   string
-	grant     grantFile
-}
-
-// ask checks what an ask says and puts it over what o holds.
-func (c *checker) ask(at marks, f askFields, o *access.Obligations) *fault {
-	if at.has("tier") {
-		if !slices.Contains(c.tiers, f.tier) {
-			return faultf(at.of("tier"), "tier: there is no tier %q%s", f.tier, suggestOf("tiers", f.tier, c.tiers))
-		}
-		c.reached[f.tier] = true
-	}
-	if at.has("reviewers") {
-		if len(f.reviewers) == 0 {
-			return faultf(at.of("reviewers"), "reviewers: empty, so nobody could answer; name a group of reviewers")
-		}
-		for _, g := range f.reviewers {
-			if _, there := c.people[g]; !there {
-				return faultf(at.of("reviewers"), "reviewers: there is no group %q under reviewers%s", g, suggestOf("groups", g, c.groups))
-			}
-		}
-		o.Reviewers = f.reviewers
-	}
-	if at.has("quorum") {
-		if f.quorum < 1 {
-			return faultf(at.of("quorum"), "quorum: %d; at least one person must say yes", f.quorum)
-		}
-		o.Quorum = f.quorum
-	}
-	if n := c.headcount(o.Reviewers); len(o.Reviewers) > 0 && o.Quorum > n {
-		return faultf(at.of("quorum"), "quorum: %d, but %s has %d people; nobody could ever be let through", o.Quorum, strings.Join(o.Reviewers, " and "), n)
-	}
-	if at.has("expires") {
-		d, err := length(f.expires, shortestExpires, longestExpires)
-		if err != nil {
-			return faultf(at.of("expires"), "expires: %w", err)
-		}
-		o.Expires = d
-	}
-	if at.has("grant") {
-		g, bad := c.grant(f.grant)
-		if bad != nil {
-			return bad
-		}
-		o.Grant = g
-	}
-	return nil
-}
-
-// headcount is how many distinct people the groups have.
-func (c *checker) headcount(groups []string) int {
-	seen := map[string]bool{}
-	for _, g := range groups {
-		for _, who := range c.people[g] {
-			seen[strings.ToLower(who)] = true
-		}
-	}
-	return len(seen)
-}
-
-func (c *checker) grant(f grantFile) (access.Grant, *fault) {
-	g := access.Grant{Scope: access.Scope(f.Scope)}
-	switch g.Scope {
-	case access.ScopeRequest:
-		if f.at.has("length") {
-			return g, faultf(f.at.of("length"), "grant: length: scope request is one request, once, and has no length; leave it out, or write scope: object")
-		}
-		return g, nil
-	case access.ScopeObject, access.ScopeNamespace:
-		if !f.at.has("length") {
-			return g, faultf(f.at.begin, "grant: scope %s needs a length, such as length: 30m", g.Scope)
-		}
-		d, err := length(f.Length, shortestExpires, c.p.Sessions.Longest)
-		if err != nil {
-			return g, faultf(f.at.of("length"), "grant: length: %w", err)
-		}
-		g.Length = d
-		return g, nil
-	}
-	return g, faultf(f.at.of("scope"), "grant: scope %q is not one of request, object, namespace%s", f.Scope, meant(f.Scope, []string{"request", "object", "namespace"}))
-}
-
-func length(s string, shortest, longest time.Duration) (time.Duration, error) {
-	d, err := time.ParseDuration(s)
-	switch {
-	case err != nil:
-		return 0, fmt.Errorf("%q is no duration; write one like 15m or 2h", s)
-	case d < shortest || d > longest:
-		return 0, fmt.Errorf("%s is not within %v and %v", s, shortest, longest)
-	}
-	return d, nil
 }
 
 // rule checks a rule and fills in what it leaves to the policy.
@@ -429,11 +263,6 @@ func (c *checker) who(f ruleFile, _ *Rule) *fault {
 	return nil
 }
 
-var (
-	apiGroupRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$`)
-	resourceRE = regexp.MustCompile(`^([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\*)(/([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\*))?$`)
-)
-
 func (c *checker) what(f ruleFile, _ *Rule) *fault {
 	for _, v := range f.Verbs {
 		if !slices.Contains(verbs, v) {
@@ -470,56 +299,6 @@ func (c *checker) what(f ruleFile, _ *Rule) *fault {
 	return nil
 }
 
-func apiGroup(g string) string {
-	known := knownGroups()
-	switch {
-	case g == "" || g == "*" || slices.Contains(known, g):
-		return ""
-	case g == "core" || g == "v1":
-		return fmt.Sprintf(`%q is no API group; did you mean ""? That is the core group's name`, g)
-	case strings.Contains(g, "/"):
-		group, _, _ := strings.Cut(g, "/")
-		return fmt.Sprintf("%q names a version; did you mean %s? A rule is about all versions", g, group)
-	case !apiGroupRE.MatchString(g):
-		return fmt.Sprintf("%q is no API group; name it in lower case, such as apps or example.com", g)
-	}
-	if own(g) { // somebody's CRD may be called whatever it likes
-		if near := meant(g, known); near != "" {
-			return fmt.Sprintf("there is no API group %q%s", g, near)
-		}
-	}
-	return ""
-}
-
-func resource(r string, groups []string) string {
-	base, sub, _ := strings.Cut(r, "/")
-	known := knownResources()
-	switch {
-	case r == "*/*":
-		return `"*/*" is not how RBAC writes every subresource; did you mean "*"?`
-	case !resourceRE.MatchString(r) && resourceRE.MatchString(strings.ToLower(r)):
-		return fmt.Sprintf("%q: resources are written in lower case; did you mean %s?", r, strings.ToLower(r))
-	case !resourceRE.MatchString(r):
-		return fmt.Sprintf(`%q is no resource; write it as RBAC does: pods, pods/log, */scale, pods/* or *`, r)
-	case stream(sub) && (base == "pods" || base == "*") && (len(groups) == 0 || slices.Contains(groups, "") || slices.Contains(groups, "*")):
-		return fmt.Sprintf("%s is a verb of its own here, however it is asked; write verbs: [%s], resources: [pods]", sub, sub)
-	case base == "*" || slices.Contains(known, base):
-		return ""
-	}
-	if slices.ContainsFunc(groups, func(g string) bool { return g == "*" || !own(g) }) || len(groups) == 0 {
-		return "" // it may be anybody's
-	}
-	for _, plural := range []string{base + "s", base + "es", strings.TrimSuffix(base, "y") + "ies"} {
-		if slices.Contains(known, plural) {
-			return fmt.Sprintf("%q: resources are written in the plural; did you mean %s?", r, plural)
-		}
-	}
-	if near := meant(base, known); near != "" {
-		return fmt.Sprintf("there is no resource %q%s", base, near)
-	}
-	return ""
-}
-
 func (c *checker) where(f ruleFile, _ *Rule) *fault {
 	for _, ns := range f.Namespaces {
 		if !nameRE.MatchString(ns) {
@@ -532,31 +311,6 @@ func (c *checker) where(f ruleFile, _ *Rule) *fault {
 		}
 	}
 	return nil
-}
-
-// isPattern says whether a word is a pattern. Whatever looks like one and is not anchored does not load.
-func isPattern(s string) bool {
-	return len(s) >= 2 && strings.HasPrefix(s, "^") && strings.HasSuffix(s, "$")
-}
-
-func pattern(s string) string {
-	switch {
-	case s == "":
-		return "an empty word matches nothing; leave it out"
-	case isPattern(s):
-		if _, err := regexp.Compile(s); err != nil {
-			return fmt.Sprintf("pattern %q: %v", s, err)
-		}
-	case strings.ContainsAny(s, `*?+[](){}|\^$`):
-		exactly := "'^" + regexp.QuoteMeta(s) + "$'"
-		body := strings.TrimSuffix(strings.TrimPrefix(s, "^"), "$")
-		body = "^" + strings.ReplaceAll(strings.ReplaceAll(body, ".*", "*"), "*", ".*") + "$" // many mean the shell's star
-		if _, err := regexp.Compile(body); err != nil {
-			return fmt.Sprintf("pattern %q is not anchored; write %s for exactly these characters", s, exactly)
-		}
-		return fmt.Sprintf("pattern %q is not anchored; write '%s', or %s for exactly these characters", s, body, exactly)
-	}
-	return ""
 }
 
 // effects checks what only some effects may have.
@@ -706,43 +460,5 @@ func (c *checker) when(f ruleFile, r *Rule) *fault {
 			return faultf(f.at.of("when"), "when: it looks at the object, and %s", bad)
 		}
 	}
-	return nil
-}
-
-func (c *checker) obliged(f ruleFile, r *Rule) *fault {
-	if r.Effect != access.Ask {
-		for _, field := range []string{"tier", "reviewers", "quorum", "expires", "grant"} {
-			if f.at.has(field) {
-				return faultf(f.at.of(field), "%s: only a rule that asks has it; this one says effect: %s", field, r.Effect)
-			}
-		}
-	}
-	if r.Effect == access.Deny {
-		for _, field := range []string{"mask", "record"} {
-			if f.at.has(field) {
-				return faultf(f.at.of(field), "%s: what is denied has no answer to mask or record; it belongs to an allow or an ask", field)
-			}
-		}
-		return nil
-	}
-	if f.at.has("mask") && f.Mask != "on" && f.Mask != "off" {
-		return faultf(f.at.of("mask"), "mask: %q is neither on nor off", f.Mask)
-	}
-	if f.at.has("record") && f.Record != "full" && f.Record != "metadata" {
-		return faultf(f.at.of("record"), "record: %q is neither full nor metadata%s", f.Record, meant(f.Record, []string{"full", "metadata"}))
-	}
-	o := access.Obligations{}
-	if r.Effect == access.Ask {
-		o = c.given
-		if bad := c.ask(f.at, askFields{f.Tier, f.Reviewers, f.Quorum, f.Expires, f.Grant}, &o); bad != nil {
-			return bad
-		}
-		if len(o.Reviewers) == 0 {
-			return faultf(f.at.begin, "reviewers is missing: it asks nobody; name a group of reviewers here or under asks")
-		}
-		r.Tier = cmp.Or(f.Tier, c.asks.Tier)
-	}
-	o.Mask, o.Record = cmp.Or(f.Mask, "on"), cmp.Or(f.Record, "full")
-	r.Obligations = o
 	return nil
 }

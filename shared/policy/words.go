@@ -1,7 +1,9 @@
 package policy
 
 import (
+	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -15,10 +17,7 @@ var verbs = []string{
 	"*",
 }
 
-// streams are the verbs of upgrades. Each is one verb on resource pods, whichever way it is asked.
-var streams = []string{"exec", "attach", "portforward"}
-
-// stream says whether a verb is one of an upgrade's.
+// stream says whether a verb is one of an upgrade's. Each is one verb on resource pods, whichever way it is asked.
 func stream(verb string) bool { return verb == "exec" || verb == "attach" || verb == "portforward" }
 
 // bodied are the verbs whose request carries an object.
@@ -43,8 +42,8 @@ func open(path string) bool {
 	return false
 }
 
-// cluster and namespaced are the resources Kubernetes itself has, by API group. The first are of the whole cluster, so
-// that a list of them says nothing about any namespace.
+// clusterScoped and namespaced are the resources Kubernetes itself has, by API group. The first are of the whole cluster,
+// so that a list of them says nothing about any namespace.
 var clusterScoped = map[string][]string{
 	"":                             {"componentstatuses", "namespaces", "nodes", "persistentvolumes"},
 	"admissionregistration.k8s.io": {"mutatingadmissionpolicies", "mutatingadmissionpolicybindings", "mutatingwebhookconfigurations", "validatingadmissionpolicies", "validatingadmissionpolicybindings", "validatingwebhookconfigurations"},
@@ -110,4 +109,87 @@ func knownResources() []string {
 // own says whether an API group is Kubernetes' own rather than a CRD's or an aggregated API's.
 func own(group string) bool {
 	return !strings.Contains(group, ".") || strings.HasSuffix(group, ".k8s.io")
+}
+
+var (
+	apiGroupRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$`)
+	resourceRE = regexp.MustCompile(`^([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\*)(/([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\*))?$`)
+)
+
+// apiGroup says what is wrong with an item of apiGroups; nothing is "".
+func apiGroup(g string) string {
+	known := knownGroups()
+	switch {
+	case g == "" || g == "*" || slices.Contains(known, g):
+		return ""
+	case g == "core" || g == "v1":
+		return fmt.Sprintf(`%q is no API group; did you mean ""? That is the core group's name`, g)
+	case strings.Contains(g, "/"):
+		group, _, _ := strings.Cut(g, "/")
+		return fmt.Sprintf("%q names a version; did you mean %s? A rule is about all versions", g, group)
+	case !apiGroupRE.MatchString(g):
+		return fmt.Sprintf("%q is no API group; name it in lower case, such as apps or example.com", g)
+	}
+	if own(g) { // somebody's CRD may be called whatever it likes
+		if near := meant(g, known); near != "" {
+			return fmt.Sprintf("there is no API group %q%s", g, near)
+		}
+	}
+	return ""
+}
+
+// resource says what is wrong with an item of resources, of a rule with these API groups.
+func resource(r string, groups []string) string {
+	base, sub, _ := strings.Cut(r, "/")
+	known := knownResources()
+	switch {
+	case r == "*/*":
+		return `"*/*" is not how RBAC writes every subresource; did you mean "*"?`
+	case !resourceRE.MatchString(r) && resourceRE.MatchString(strings.ToLower(r)):
+		return fmt.Sprintf("%q: resources are written in lower case; did you mean %s?", r, strings.ToLower(r))
+	case !resourceRE.MatchString(r):
+		return fmt.Sprintf(`%q is no resource; write it as RBAC does: pods, pods/log, */scale, pods/* or *`, r)
+	case stream(sub) && (base == "pods" || base == "*") && (len(groups) == 0 || slices.Contains(groups, "") || slices.Contains(groups, "*")):
+		return fmt.Sprintf("%s is a verb of its own here, however it is asked; write verbs: [%s], resources: [pods]", sub, sub)
+	case base == "*" || slices.Contains(known, base):
+		return ""
+	}
+	if slices.ContainsFunc(groups, func(g string) bool { return g == "*" || !own(g) }) || len(groups) == 0 {
+		return "" // it may be anybody's
+	}
+	for _, plural := range []string{base + "s", base + "es", strings.TrimSuffix(base, "y") + "ies"} {
+		if slices.Contains(known, plural) {
+			return fmt.Sprintf("%q: resources are written in the plural; did you mean %s?", r, plural)
+		}
+	}
+	if near := meant(base, known); near != "" {
+		return fmt.Sprintf("there is no resource %q%s", base, near)
+	}
+	return ""
+}
+
+// isPattern says whether a word is a pattern. Whatever looks like one and is not anchored does not load.
+func isPattern(s string) bool {
+	return len(s) >= 2 && strings.HasPrefix(s, "^") && strings.HasSuffix(s, "$")
+}
+
+// pattern says what is wrong with a word that may be a pattern.
+func pattern(s string) string {
+	switch {
+	case s == "":
+		return "an empty word matches nothing; leave it out"
+	case isPattern(s):
+		if _, err := regexp.Compile(s); err != nil {
+			return fmt.Sprintf("pattern %q: %v", s, err)
+		}
+	case strings.ContainsAny(s, `*?+[](){}|\^$`):
+		exactly := "'^" + regexp.QuoteMeta(s) + "$'"
+		body := strings.TrimSuffix(strings.TrimPrefix(s, "^"), "$")
+		body = "^" + strings.ReplaceAll(strings.ReplaceAll(body, ".*", "*"), "*", ".*") + "$" // many mean the shell's star
+		if _, err := regexp.Compile(body); err != nil {
+			return fmt.Sprintf("pattern %q is not anchored; write %s for exactly these characters", s, exactly)
+		}
+		return fmt.Sprintf("pattern %q is not anchored; write '%s', or %s for exactly these characters", s, body, exactly)
+	}
+	return ""
 }

@@ -1,0 +1,217 @@
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"sallyport/shared/access"
+)
+
+// A ReviewerGroup is a list of people, known by one issuer, who may answer what a rule asks.
+type ReviewerGroup struct {
+	Name     string   `json:"name"`
+	Issuer   string   `json:"issuer"`   // whose tokens prove who they are
+	Audience string   `json:"audience"` // what those tokens carry as aud
+	People   []string `json:"people"`   // their verified e-mail addresses
+}
+
+type grantFile struct {
+	at     marks
+	Scope  string `yaml:"scope"`
+	Length string `yaml:"length"`
+}
+
+type asksFile struct {
+	at        marks
+	Tier      string    `yaml:"tier"`
+	Reviewers []string  `yaml:"reviewers"`
+	Quorum    int       `yaml:"quorum"`
+	Expires   string    `yaml:"expires"`
+	Grant     grantFile `yaml:"grant"`
+}
+
+type reviewerFile struct {
+	at       marks
+	Name     string   `yaml:"name"`
+	Issuer   string   `yaml:"issuer"`
+	Audience string   `yaml:"audience"`
+	People   []string `yaml:"people"`
+}
+
+// Bounds of what an ask may say. A question that stands for more than a day is about another cluster than the one that
+// was asked about.
+const (
+	defaultExpires  = 15 * time.Minute
+	shortestExpires = time.Minute
+	longestExpires  = 24 * time.Hour
+)
+
+var mailRE = regexp.MustCompile(`^[^@\s<>,;"]+@[^@\s<>,;"]+$`)
+
+func (f reviewerFile) group(c *checker) (ReviewerGroup, *fault) {
+	g := ReviewerGroup{f.Name, f.Issuer, f.Audience, f.People}
+	_, twice := c.people[f.Name]
+	switch {
+	case !nameRE.MatchString(f.Name):
+		return g, faultf(f.at.of("name"), "reviewers: name %q: lower-case letters, digits and hyphens are wanted", f.Name)
+	case twice:
+		return g, faultf(f.at.of("name"), "reviewers %q: named twice", f.Name)
+	case f.Audience == "":
+		return g, faultf(f.at.of("audience"), "reviewers %q: audience is missing: name what their tokens carry as aud, such as audience: sallyport-reviews", f.Name)
+	case f.Audience == c.p.Audience:
+		return g, faultf(f.at.of("audience"), "reviewers %q: audience %q is the gate's, so a token that an agent uses could answer; write another, such as %s-reviews", f.Name, f.Audience, f.Audience)
+	case len(f.People) == 0:
+		return g, faultf(f.at.of("people"), "reviewers %q: people is empty, so nobody could answer; name at least one e-mail address", f.Name)
+	}
+	if err := checkURL(f.Issuer); err != nil {
+		return g, faultf(f.at.of("issuer"), "reviewers %q: issuer: %w", f.Name, err)
+	}
+	for i, who := range f.People {
+		if !mailRE.MatchString(who) {
+			return g, faultf(f.at.of("people"), "reviewers %q: people: %q is no e-mail address; write one as their token's email has it", f.Name, who)
+		}
+		if slices.ContainsFunc(f.People[:i], func(other string) bool { return strings.EqualFold(who, other) }) {
+			return g, faultf(f.at.of("people"), "reviewers %q: people: %q is named twice, and would not count twice", f.Name, who)
+		}
+	}
+	return g, nil
+}
+
+type askFields struct {
+	tier      string
+	reviewers []string
+	quorum    int
+	expires   string
+	grant     grantFile
+}
+
+// ask checks what an ask says and puts it over what o holds.
+func (c *checker) ask(at marks, f askFields, o *access.Obligations) *fault {
+	if at.has("tier") {
+		if !slices.Contains(c.tiers, f.tier) {
+			return faultf(at.of("tier"), "tier: there is no tier %q%s", f.tier, suggestOf("tiers", f.tier, c.tiers))
+		}
+		c.reached[f.tier] = true
+	}
+	if at.has("reviewers") {
+		if len(f.reviewers) == 0 {
+			return faultf(at.of("reviewers"), "reviewers: empty, so nobody could answer; name a group of reviewers")
+		}
+		for _, g := range f.reviewers {
+			if _, there := c.people[g]; !there {
+				return faultf(at.of("reviewers"), "reviewers: there is no group %q under reviewers%s", g, suggestOf("groups", g, c.groups))
+			}
+		}
+		o.Reviewers = f.reviewers
+	}
+	if at.has("quorum") {
+		if f.quorum < 1 {
+			return faultf(at.of("quorum"), "quorum: %d; at least one person must say yes", f.quorum)
+		}
+		o.Quorum = f.quorum
+	}
+	if n := c.headcount(o.Reviewers); len(o.Reviewers) > 0 && o.Quorum > n {
+		return faultf(at.of("quorum"), "quorum: %d, but %s has %d people; nobody could ever be let through", o.Quorum, strings.Join(o.Reviewers, " and "), n)
+	}
+	if at.has("expires") {
+		d, err := length(f.expires, shortestExpires, longestExpires)
+		if err != nil {
+			return faultf(at.of("expires"), "expires: %w", err)
+		}
+		o.Expires = d
+	}
+	if at.has("grant") {
+		g, bad := c.grant(f.grant)
+		if bad != nil {
+			return bad
+		}
+		o.Grant = g
+	}
+	return nil
+}
+
+// headcount is how many distinct people the groups have.
+func (c *checker) headcount(groups []string) int {
+	seen := map[string]bool{}
+	for _, g := range groups {
+		for _, who := range c.people[g] {
+			seen[strings.ToLower(who)] = true
+		}
+	}
+	return len(seen)
+}
+
+func (c *checker) grant(f grantFile) (access.Grant, *fault) {
+	g := access.Grant{Scope: access.Scope(f.Scope)}
+	switch g.Scope {
+	case access.ScopeRequest:
+		if f.at.has("length") {
+			return g, faultf(f.at.of("length"), "grant: length: scope request is one request, once, and has no length; leave it out, or write scope: object")
+		}
+		return g, nil
+	case access.ScopeObject, access.ScopeNamespace:
+		if !f.at.has("length") {
+			return g, faultf(f.at.begin, "grant: scope %s needs a length, such as length: 30m", g.Scope)
+		}
+		d, err := length(f.Length, shortestExpires, c.p.Sessions.Longest)
+		if err != nil {
+			return g, faultf(f.at.of("length"), "grant: length: %w", err)
+		}
+		g.Length = d
+		return g, nil
+	}
+	return g, faultf(f.at.of("scope"), "grant: scope %q is not one of request, object, namespace%s", f.Scope, meant(f.Scope, []string{"request", "object", "namespace"}))
+}
+
+func length(s string, shortest, longest time.Duration) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("%q is no duration; write one like 15m or 2h", s)
+	case d < shortest || d > longest:
+		return 0, fmt.Errorf("%s is not within %v and %v", s, shortest, longest)
+	}
+	return d, nil
+}
+
+func (c *checker) obliged(f ruleFile, r *Rule) *fault {
+	if r.Effect != access.Ask {
+		for _, field := range []string{"tier", "reviewers", "quorum", "expires", "grant"} {
+			if f.at.has(field) {
+				return faultf(f.at.of(field), "%s: only a rule that asks has it; this one says effect: %s", field, r.Effect)
+			}
+		}
+	}
+	if r.Effect == access.Deny {
+		for _, field := range []string{"mask", "record"} {
+			if f.at.has(field) {
+				return faultf(f.at.of(field), "%s: what is denied has no answer to mask or record; it belongs to an allow or an ask", field)
+			}
+		}
+		return nil
+	}
+	if f.at.has("mask") && f.Mask != "on" && f.Mask != "off" {
+		return faultf(f.at.of("mask"), "mask: %q is neither on nor off", f.Mask)
+	}
+	if f.at.has("record") && f.Record != "full" && f.Record != "metadata" {
+		return faultf(f.at.of("record"), "record: %q is neither full nor metadata%s", f.Record, meant(f.Record, []string{"full", "metadata"}))
+	}
+	o := access.Obligations{}
+	if r.Effect == access.Ask {
+		o = c.given
+		if bad := c.ask(f.at, askFields{f.Tier, f.Reviewers, f.Quorum, f.Expires, f.Grant}, &o); bad != nil {
+			return bad
+		}
+		if len(o.Reviewers) == 0 {
+			return faultf(f.at.begin, "reviewers is missing: it asks nobody; name a group of reviewers here or under asks")
+		}
+		r.Tier = cmp.Or(f.Tier, c.asks.Tier)
+	}
+	o.Mask, o.Record = cmp.Or(f.Mask, "on"), cmp.Or(f.Record, "full")
+	r.Obligations = o
+	return nil
+}
