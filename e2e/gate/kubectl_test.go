@@ -55,7 +55,7 @@ func TestKubectlReads(t *testing.T) {
 		{"raw version", []string{"get", "--raw", "/version"}, 0, `"gitVersion": "v1\.35`},
 		{"can-i, yes", []string{"auth", "can-i", "get", "pods", "-n", "dev"}, 0, `^yes\n`},
 		{"can-i, no", []string{"auth", "can-i", "delete", "pods", "-n", "dev"}, 1, `^no\n`},
-		{"can-i, everything", []string{"auth", "can-i", "--list", "-n", "dev"}, 0, `deployments\.apps/scale +\[\] +\[\] +\[get list watch patch update\]`},
+		{"can-i, everything", []string{"auth", "can-i", "--list", "-n", "dev"}, 0, `deployments\.apps/scale +\[\] +\[\] +\[[a-z ]*\bpatch\b`},
 		{"whoami", []string{"auth", "whoami"}, 0, `assumed-role/operate/` + agent.Subject + `-[a-z2-7]{12}\n`},
 		{"no metrics here", []string{"top", "pods", "-n", "dev"}, 1, `Metrics API not available`},
 		{"missing", []string{"get", "pod", "nothing", "-n", "dev"}, 1, `Error from server \(NotFound\): pods "nothing" not found`},
