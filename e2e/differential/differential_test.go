@@ -308,7 +308,7 @@ func disagreements(r request, own reading, e *auditv1.Event) []string {
 		info.Name != own.Name && own.FieldSelector == "":
 		say("action reads %+v, RequestInfo %+v", own.Action, *info)
 	}
-	if good(e) && !own.Changes() && !slices.Contains([]string{"get", "list", "watch"}, e.Verb) && !(e.Verb == "create" && access.SelfReviews[e.ObjectRef.Resource] == e.ObjectRef.APIGroup) {
+	if good(e) && !own.Changes() && !slices.Contains([]string{"get", "list", "watch"}, e.Verb) && (e.Verb != "create" || access.SelfReviews[e.ObjectRef.Resource] != e.ObjectRef.APIGroup) {
 		say("action takes it for a read, and the API server was asked to %s", e.Verb)
 	}
 	return found

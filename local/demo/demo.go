@@ -112,8 +112,8 @@ func (t *tour) show(s string, lines int) {
 			fmt.Fprintf(t.out, "     … %d more lines\n", len(all)-lines)
 			break
 		}
-		if len(l) > 170 {
-			l = l[:170] + "…"
+		if len(l) > 260 {
+			l = l[:260] + "…"
 		}
 		fmt.Fprintf(t.out, "     %s\n", l)
 	}
@@ -121,7 +121,7 @@ func (t *tour) show(s string, lines int) {
 
 func (t *tour) command(words ...string) {
 	for i, w := range words {
-		if strings.ContainsAny(w, " ;|&$'\"") {
+		if strings.ContainsAny(w, " ;|&$'\"") && !strings.HasPrefix(w, "$") {
 			words[i] = "'" + w + "'"
 		}
 	}
@@ -136,7 +136,7 @@ func (t *tour) kubectl(args ...string) (string, int, error) {
 
 // develop runs kubectl as the developer, through the gate.
 func (t *tour) develop(args ...string) (string, int, error) {
-	t.command(append([]string{"kubectl", "--token", "<the developer's>"}, args...)...)
+	t.command(append([]string{"kubectl", "--token", "$DEVELOPER"}, args...)...)
 	return t.quietly("", append([]string{"--token", t.developer}, args...)...)
 }
 
@@ -166,7 +166,7 @@ func (t *tour) refused(out string, code int, err error, says ...string) error {
 	if err != nil || code == 0 {
 		return fmt.Errorf("it was not refused (exit %d, %w): %s", code, err, out)
 	}
-	for _, w := range append(says, "orbidden") {
+	for _, w := range says {
 		if !strings.Contains(out, w) {
 			return fmt.Errorf("no %q in: %s", w, out)
 		}
@@ -226,6 +226,7 @@ func (t *tour) token() error {
 	}
 	t.show(jwt, 1)
 	t.show("claims: "+string(claims), 1)
+	t.command("DEVELOPER=$(bin/local", "token", "--subject", "developer", "--groups", "developers)")
 	kubeconfig, err := os.ReadFile(t.d.Agent.Kubeconfig)
 	if err != nil {
 		return err
@@ -280,7 +281,7 @@ func (t *tour) table() error {
 	t.pod = running[0][1]
 	t.promise("two pods, in the table the API server made")
 	out, code, err = t.kubectl("get", "secrets", "-n", "dev")
-	if err := t.refused(out, code, err, `rule "no-secrets" denies`); err != nil {
+	if err := t.refused(out, code, err, "(Forbidden)", `rule "no-secrets" denies`); err != nil {
 		return err
 	}
 	t.promise("Secrets are not among what a tier may read")
@@ -397,7 +398,7 @@ func (t *tour) allow() error {
 
 func (t *tour) ask() error {
 	out, code, err := t.kubectl("delete", "pod", "-n", "dev", t.pod)
-	if err := t.refused(out, code, err, `rule "delete" asks a person`, "no reviewer configured"); err != nil {
+	if err := t.refused(out, code, err, "(Forbidden)", `rule "delete" asks a person`, "no reviewer configured"); err != nil {
 		return err
 	}
 	if out, code, err = t.kubectl("exec", "-n", "dev", t.pod, "--", "sh"); err != nil {
@@ -415,15 +416,16 @@ func (t *tour) ask() error {
 
 func (t *tour) deny() error {
 	out, code, err := t.kubectl("create", "role", "peek", "--verb=get", "--resource=secrets", "-n", "dev")
-	if err := t.refused(out, code, err, `rule "no-rbac" denies`, "that is not an agent's work"); err != nil {
+	if err := t.refused(out, code, err, "(Forbidden)", `rule "no-rbac" denies`, "that is not an agent's work"); err != nil {
 		return err
 	}
 	out, code, err = t.kubectl("get", "--raw", "/api/v1/nodes/dev-node/proxy/pods")
 	if err := t.refused(out, code, err, `rule "no-proxy" denies`, "use port-forward"); err != nil {
 		return err
 	}
-	pod := "apiVersion: v1\nkind: Pod\nmetadata: {name: root, namespace: dev}\nspec: {hostPID: true, containers: [{name: c, image: localhost/web:1}]}\n"
-	t.command("kubectl", "--token", "<the developer's>", "apply", "-f", "-", "<<", "a pod with hostPID: true")
+	const pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: root, namespace: dev}\nspec: {hostPID: true, containers: [{name: c, image: localhost/web:1}]}\n"
+	t.command("kubectl", "--token", "$DEVELOPER", "apply", "-f", "-")
+	t.show(strings.TrimSuffix(pod, "\n"), 4)
 	out, code, err = t.quietly(pod, "--token", t.developer, "apply", "-f", "-")
 	if err := t.refused(out, code, err, `rule "no-privileged-pods" denies`, "root on its node"); err != nil {
 		return err
@@ -442,7 +444,7 @@ func (t *tour) wall() error {
 		{"get", "secrets", "-n", "dev"},
 	} {
 		as := append([]string{"--as=somebody", "--as-group=sallyport:operate"}, args...)
-		t.command(append([]string{"kubectl", "--kubeconfig", "<the administrator's>"}, as...)...)
+		t.command(append([]string{"kubectl", "--kubeconfig", "$ADMIN"}, as...)...)
 		out, code, err := t.admin(as...)
 		if err := t.refused(out, code, err, `User "somebody" cannot`); err != nil {
 			return err
@@ -462,15 +464,16 @@ func (t *tour) living() error {
 	if at == nil {
 		return fmt.Errorf("%s has no rules", t.d.Policy.File)
 	}
-	const rule = `{name: freeze, effect: deny, verbs: [update, patch], apiGroups: [apps], resources: ["*/scale"], namespaces: [dev], reason: nothing is scaled during the demo}`
+	const rule = `{name: freeze, effect: deny, verbs: [update, patch], apiGroups: [apps], resources: ["*/scale"], namespaces: [dev], reason: this is a demo}`
 	changed := string(before[:at[2]]) + string(before[at[2]:at[3]]) + "- " + rule + "\n" + string(before[at[2]:])
 	defer func() { _ = os.WriteFile(t.d.Policy.File, before, 0o600) }() // whatever happens
 	name := strings.TrimPrefix(t.d.Policy.File, t.stack.Root+"/")
 	for _, step := range []struct{ file, does, until string }{
-		{changed, "echo '- " + rule + "' >>", `rule "freeze" denies`},
-		{string(before), "git restore", "scaled"},
+		{changed, t.paint("32", "+ "+rule), `rule "freeze" denies`},
+		{string(before), t.paint("31", "- "+rule), "deployment.apps/web scaled"},
 	} {
-		fmt.Fprintf(t.out, "   %s %s %s\n", t.paint("36", "$"), step.does, name)
+		t.command("$EDITOR", name)
+		fmt.Fprintf(t.out, "     %s\n", step.does)
 		if err := os.WriteFile(t.d.Policy.File, []byte(step.file), 0o600); err != nil {
 			return err
 		}
@@ -500,7 +503,7 @@ func (t *tour) forged() error {
 	parts := strings.Split(t.jwt, ".")
 	claims, _ := base64.RawURLEncoding.DecodeString(parts[1])
 	forged := parts[0] + "." + base64.RawURLEncoding.EncodeToString(bytes.Replace(claims, []byte(`"agents"`), []byte(`"admins"`), 1)) + "." + parts[2]
-	t.command("kubectl", "get", "pods", "--token", "<its own token with other groups>")
+	t.command("kubectl", "get", "pods", "--token", "$FORGED")
 	cmd := exec.CommandContext(t.ctx, filepath.Join(t.stack.Root, "bin", "kubectl"), "get", "--raw", "/api/v1/namespaces/dev/pods", "--token", forged)
 	cmd.Env = t.env()
 	out, code, err := t.run(cmd)
