@@ -226,7 +226,7 @@ func (t *tour) token() error {
 	}
 	t.show(jwt, 1)
 	t.show("claims: "+string(claims), 1)
-	t.command("DEVELOPER=$(bin/local", "token", "--subject", "developer", "--groups", "developers)")
+	fmt.Fprintf(t.out, "   %s DEVELOPER=$(bin/local token --subject developer --groups developers)\n", t.paint("36", "$"))
 	kubeconfig, err := os.ReadFile(t.d.Agent.Kubeconfig)
 	if err != nil {
 		return err

@@ -99,6 +99,9 @@ func Parse(method, target string) (access.Action, error) {
 	}
 	if a.Group == "" && a.Resource == "pods" && slices.Contains([]string{"exec", "attach", "portforward"}, a.Subresource) &&
 		(method == http.MethodGet || method == http.MethodPost) {
+		if a.Verb == "watch" { // the old path prefix /watch/, or ?watch: the cluster's RBAC would be asked for another verb than ours
+			return a, access.Errorf(access.Invalid, "%s is no collection and cannot be watched", a.Subresource)
+		}
 		// One policy verb each, whichever way they are asked: GET for WebSocket, POST for SPDY.
 		a.Verb, a.Upgrade, a.Stream = a.Subresource, true, true
 		a.Argv = values["command"]

@@ -298,3 +298,16 @@ func BenchmarkParse(b *testing.B) {
 		}
 	}
 }
+
+// The API server's parser takes /watch/ for the verb even in front of exec, so that RBAC would be asked for another verb
+// than policy: found by e2e/differential.
+func TestNobodyWatchesExec(t *testing.T) {
+	for _, target := range []string{
+		"/api/v1/watch/namespaces/dev/pods/web/exec?command=sh", "/api/v1/watch/namespaces/dev/pods/web/exec/?command=sh",
+		"/api/v1/watch/namespaces/dev/pods/web/attach", "/api/v1/watch/namespaces/dev/pods/web/portforward?ports=1",
+	} {
+		if a, err := action.Parse("GET", target); access.KindOf(err) != access.Invalid {
+			t.Errorf("%s is %+v, %v", target, a, err)
+		}
+	}
+}

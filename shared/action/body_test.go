@@ -196,7 +196,7 @@ func TestDecodeRefuses(t *testing.T) {
 		"huge number":           {asJSON, `{` + head + `,"x":1e999}`},
 		"deep":                  {asJSON, deep(300)},
 		"deeper":                {asJSON, strings.Repeat("[", 1<<20)},
-		"YAML duplicate":        {asYAML, "kind: Pod\nkind: Secret"},
+		"YAML duplicate":        {asYAML, "kind: Pod\nspec: {hostNetwork: true, hostNetwork: false}"},
 		"YAML two documents":    {asYAML, "kind: Pod\n---\nkind: Secret"},
 		"YAML end and more":     {asYAML, "kind: Pod\n...\nkind: Secret"},
 		"YAML alias":            {asYAML, "kind: Pod\na: &a {hostNetwork: true}\nspec: *a"},
