@@ -25,6 +25,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/google/uuid"
+	"k8s.io/klog/v2"
 
 	"sallyport/proxy/gate"
 	"sallyport/proxy/invoke"
@@ -48,6 +49,8 @@ const recheckTime = 5 * time.Second
 
 func main() {
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	// Kubernetes' parser logs the whole query of a request it cannot read, and with it whatever a caller put there.
+	klog.SetSlogLogger(slog.New(slog.DiscardHandler))
 	if err := run(log); err != nil {
 		log.Error("the proxy ends", "error", err.Error())
 		os.Exit(1)
