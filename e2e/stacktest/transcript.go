@@ -198,10 +198,13 @@ func (s *Stack) trespasses(worked bool) []string {
 	var found []string
 	agents := 0
 	for _, e := range events {
-		if !strings.Contains(e.User.Username, ":assumed-role/") || e.UserAgent == PastTheGate || isObserving(e.User.Username) {
+		if !strings.Contains(e.User.Username, ":assumed-role/") {
 			continue
 		}
 		agents++
+		if e.UserAgent == PastTheGate || isObserving(e.User.Username) {
+			continue
+		}
 		o := e.ObjectRef
 		if o == nil {
 			o = &auditv1.ObjectReference{}
