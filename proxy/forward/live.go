@@ -48,8 +48,11 @@ func (f *Forwarder) Get(ctx context.Context, req Request, path string) (map[stri
 		return nil, unreachable(fmt.Errorf("status %d", res.StatusCode))
 	}
 	b, err := io.ReadAll(io.LimitReader(res.Body, maxLive+1))
-	if err != nil || len(b) > maxLive {
-		return nil, unreachable(fmt.Errorf("%d bytes, %w", len(b), err))
+	switch {
+	case err != nil:
+		return nil, unreachable(err)
+	case len(b) > maxLive:
+		return nil, unreachable(fmt.Errorf("it is larger than %d bytes", maxLive))
 	}
 	var object map[string]any
 	if err := json.Unmarshal(b, &object); err != nil { // whole numbers stay whole

@@ -215,6 +215,28 @@ func TestRecheckEndsWhatIsForbiddenNow(t *testing.T) {
 	}
 }
 
+// A policy that comes between a stream's decision and its opening finds no stream to end; the stream finds the policy.
+func TestAPolicyThatChangesBeforeAStreamIsOpen(t *testing.T) {
+	r := newRig(t, nil)
+	r.broker.during = func() {
+		r.policy(t, `- {name: no-watch, effect: deny, verbs: [watch], apiGroups: [""], resources: [pods]}`)
+		r.gate.Recheck(context.Background())
+	}
+	if res, s := r.do(t, "GET", pods+"?watch=1", nil, good("bot")); res.StatusCode != 403 || len(r.reached()) != 0 {
+		t.Errorf("got %d %q, and %d requests reached the cluster", res.StatusCode, s.Message, len(r.reached()))
+	}
+}
+
+// Two readers could each take another Content-Type.
+func TestOneContentType(t *testing.T) {
+	r := newRig(t, nil)
+	r.policy(t, writes)
+	h := good("bot", "Content-Type", "application/json", "Content-Type", "application/yaml")
+	if res, s := r.do(t, "POST", deployments, strings.NewReader(deployment(false)), h); res.StatusCode != 400 || len(r.reached()) != 0 {
+		t.Errorf("got %d %q, and %d requests reached the cluster", res.StatusCode, s.Message, len(r.reached()))
+	}
+}
+
 // U9: bodies that are held cannot take all the memory.
 func TestHeldBodiesAreCapped(t *testing.T) {
 	r := newRig(t, nil)

@@ -171,11 +171,15 @@ type fakeBroker struct {
 	endpoint string
 	ca       []byte
 	err      error
+	during   func() // what happens while a session is opened
 }
 
 func (b *fakeBroker) Exchange(_ context.Context, token, cluster string) (broker.Token, error) {
 	if b.err != nil {
 		return broker.Token{}, b.err
+	}
+	if b.during != nil {
+		b.during()
 	}
 	id, _ := verifier{}.Verify(context.Background(), token)
 	now := time.Now()
