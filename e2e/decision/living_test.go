@@ -348,7 +348,7 @@ func logged(t *testing.T, s *stacktest.Stack, words ...string) int {
 // Observe mode decides and records, and the base tier's RBAC alone enforces; nothing is lent to anybody.
 func TestObserveMode(t *testing.T) {
 	s := stacktest.Get(t)
-	agent, developer := s.Agent(t, "agents"), s.Agent(t, "developers")
+	agent, developer := s.Observed(t, "agents"), s.Agent(t, "developers")
 	name := s.ConfigMap(t)
 	pod := s.Pod(t, "dev")
 	p := s.Policy(t)
@@ -385,7 +385,6 @@ func TestObserveMode(t *testing.T) {
 	// What is enforced stays so beside it.
 	decide(t, agent, refuse("ask", "delete", "enforced", "DELETE", one), refuse("deny", "no-secrets", "enforced", "GET", "/api/v1/namespaces/dev/secrets"))
 
-	stacktest.Observing(agent)
 	p.Observe()
 	for _, test := range []struct {
 		name, method, target, media, body string

@@ -32,7 +32,12 @@ type Agent struct {
 // Agent makes an agent that is in the groups given.
 func (s *Stack) Agent(t testing.TB, groups ...string) *Agent {
 	t.Helper()
-	a := &Agent{Subject: "bot-" + Word(), stack: s, dir: t.TempDir()}
+	return s.agent(t, "bot-"+Word(), groups)
+}
+
+func (s *Stack) agent(t testing.TB, subject string, groups []string) *Agent {
+	t.Helper()
+	a := &Agent{Subject: subject, stack: s, dir: t.TempDir()}
 	var args []string
 	if len(groups) > 0 {
 		args = []string{"--groups", strings.Join(groups, ",")}

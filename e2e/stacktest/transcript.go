@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -202,7 +203,7 @@ func (s *Stack) trespasses(worked bool) []string {
 			continue
 		}
 		agents++
-		if e.UserAgent == PastTheGate || isObserving(e.User.Username) {
+		if e.UserAgent == PastTheGate || isObserved(e.User.Username) && e.ResponseStatus != nil && e.ResponseStatus.Code == http.StatusForbidden {
 			continue
 		}
 		o := e.ObjectRef
