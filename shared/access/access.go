@@ -27,6 +27,8 @@ type Principal struct {
 	Run    map[string]string `json:"run,omitempty"`
 	Owner  string            `json:"owner,omitempty"` // who answers for the agent; empty when the issuer does not say
 	Groups []string          `json:"groups,omitempty"`
+	// RunLink is where a person can look at the run, https; empty when the policy does not say for this issuer.
+	RunLink string `json:"runLink,omitempty"`
 }
 
 // Key identifies the principal and its run: equal for every token of one run, different for any other.

@@ -20,6 +20,9 @@ type Issuer struct {
 	Owner string
 	// Run are the claims that tell one run from the next. A token that lacks one is refused.
 	Run []string
+	// RunLink is the address of a run for people, with claims in braces: https://github.com/{repository}/actions/runs/{run_id}.
+	// Every claim is escaped as one path segment, but for the slash of repository names. Empty for none.
+	RunLink string
 	// Require are conditions that every token must meet.
 	Require []Condition
 	// GroupsClaim is the claim that lists the principal's groups, a JSON array of strings; empty means none does.

@@ -320,6 +320,7 @@ func (t *trusted) principal(c claims) (access.Principal, error) {
 		}
 		p.Run[claim] = value
 	}
+	p.RunLink = t.runLink(c)
 	p.Groups, err = t.groupsOf(c)
 	if err != nil {
 		return access.Principal{}, err

@@ -63,6 +63,9 @@ func trust(i access.Issuer) (*trusted, error) {
 			return invalid(fmt.Errorf("claim %q differs in every token and cannot tell runs apart", claim))
 		}
 	}
+	if err := checkRunLink(i.RunLink); err != nil {
+		return invalid(err)
+	}
 	for _, c := range i.Require {
 		compiled, err := compile(c)
 		if err != nil {
