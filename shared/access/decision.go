@@ -34,9 +34,21 @@ type Obligations struct {
 	Reviewers []string      `json:"reviewers,omitempty"` // groups of reviewers, any of which may answer
 	Quorum    int           `json:"quorum,omitempty"`    // how many distinct people must say yes
 	Expires   time.Duration `json:"expires,omitempty"`   // how long the question stands
-	Grant     Grant         `json:"grant"`
-	Mask      string        `json:"mask,omitempty"`   // "on", or "off" where a rule says so
-	Record    string        `json:"record,omitempty"` // "full" or "metadata"
+	Grant     Grant         `json:"grant"`               // the most that a yes may give
+	// Remind is how long after the question the reviewers are reminded; zero for never.
+	Remind time.Duration `json:"remind,omitempty"`
+	// Escalate is when others may answer too; its After is zero for never.
+	Escalate Escalate `json:"escalate"`
+	// Links is "alone" where a mail link decides without a login; otherwise "login" or empty.
+	Links  string `json:"links,omitempty"`
+	Mask   string `json:"mask,omitempty"`   // "on", or "off" where a rule says so
+	Record string `json:"record,omitempty"` // "full" or "metadata"
+}
+
+// An Escalate names who may answer as well when nobody did for a while.
+type Escalate struct {
+	After     time.Duration `json:"after,omitempty"`
+	Reviewers []string      `json:"reviewers,omitempty"`
 }
 
 // A Grant is what a yes gives: this request once, or a scope for a time that starts when it was approved.

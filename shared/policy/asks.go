@@ -3,6 +3,7 @@ package policy
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -17,6 +18,16 @@ type ReviewerGroup struct {
 	Issuer   string   `json:"issuer"`   // whose tokens prove who they are
 	Audience string   `json:"audience"` // what those tokens carry as aud
 	People   []string `json:"people"`   // their verified e-mail addresses
+	// Slack is where the group is asked there; nil for nowhere.
+	Slack *ReviewerSlack `json:"slack,omitempty"`
+}
+
+// A ReviewerSlack is a group's channel in Slack, and who of the group is who there.
+type ReviewerSlack struct {
+	Team    string `json:"team"`    // the workspace's id, T…
+	Channel string `json:"channel"` // the channel's id, C…
+	// Users are the people who may answer in Slack: user id, U… or W…, to e-mail address of the group's people.
+	Users map[string]string `json:"users,omitempty"`
 }
 
 type grantFile struct {
@@ -25,21 +36,38 @@ type grantFile struct {
 	Length string `yaml:"length"`
 }
 
+type escalateFile struct {
+	at        marks
+	After     string   `yaml:"after"`
+	Reviewers []string `yaml:"reviewers"`
+}
+
 type asksFile struct {
 	at        marks
-	Tier      string    `yaml:"tier"`
-	Reviewers []string  `yaml:"reviewers"`
-	Quorum    int       `yaml:"quorum"`
-	Expires   string    `yaml:"expires"`
-	Grant     grantFile `yaml:"grant"`
+	Tier      string       `yaml:"tier"`
+	Reviewers []string     `yaml:"reviewers"`
+	Quorum    int          `yaml:"quorum"`
+	Expires   string       `yaml:"expires"`
+	Remind    string       `yaml:"remind"`
+	Escalate  escalateFile `yaml:"escalate"`
+	Links     string       `yaml:"links"`
+	Grant     grantFile    `yaml:"grant"`
 }
 
 type reviewerFile struct {
 	at       marks
-	Name     string   `yaml:"name"`
-	Issuer   string   `yaml:"issuer"`
-	Audience string   `yaml:"audience"`
-	People   []string `yaml:"people"`
+	Name     string    `yaml:"name"`
+	Issuer   string    `yaml:"issuer"`
+	Audience string    `yaml:"audience"`
+	People   []string  `yaml:"people"`
+	Slack    slackFile `yaml:"slack"`
+}
+
+type slackFile struct {
+	at      marks
+	Team    string            `yaml:"team"`
+	Channel string            `yaml:"channel"`
+	Users   map[string]string `yaml:"users"`
 }
 
 // Bounds of what an ask may say. A question that stands for more than a day is about another cluster than the one that
@@ -48,12 +76,20 @@ const (
 	defaultExpires  = 15 * time.Minute
 	shortestExpires = time.Minute
 	longestExpires  = 24 * time.Hour
+	shortestWait    = 5 * time.Second // until a reminder or an escalation
+)
+
+// What Slack calls its workspaces, channels and people.
+var (
+	slackTeamRE    = regexp.MustCompile(`^[TE][A-Z0-9]{2,20}$`)
+	slackChannelRE = regexp.MustCompile(`^[CG][A-Z0-9]{2,20}$`)
+	slackUserRE    = regexp.MustCompile(`^[UW][A-Z0-9]{2,20}$`)
 )
 
 var mailRE = regexp.MustCompile(`^[^@\s<>,;"]+@[^@\s<>,;"]+$`)
 
 func (f reviewerFile) group(c *checker) (ReviewerGroup, *fault) {
-	g := ReviewerGroup{f.Name, f.Issuer, f.Audience, f.People}
+	g := ReviewerGroup{Name: f.Name, Issuer: f.Issuer, Audience: f.Audience, People: f.People}
 	_, twice := c.people[f.Name]
 	switch {
 	case !nameRE.MatchString(f.Name):
@@ -78,7 +114,39 @@ func (f reviewerFile) group(c *checker) (ReviewerGroup, *fault) {
 			return g, faultf(f.at.of("people"), "reviewers %q: people: %q is named twice, and would not count twice", f.Name, who)
 		}
 	}
+	if f.at.has("slack") {
+		bad := f.Slack.check(g.People)
+		if bad != nil {
+			return g, faultf(bad.line, "reviewers %q: slack: %w", f.Name, bad.err)
+		}
+		g.Slack = &ReviewerSlack{Team: f.Slack.Team, Channel: f.Slack.Channel, Users: f.Slack.Users}
+	}
 	return g, nil
+}
+
+// check holds that a user of Slack is one person of the group and a person at most one user: who could answer as two would
+// count twice.
+func (f slackFile) check(people []string) *fault {
+	switch {
+	case !slackTeamRE.MatchString(f.Team):
+		return faultf(f.at.of("team"), "team %q: write the workspace's id, such as T0123456789", f.Team)
+	case !slackChannelRE.MatchString(f.Channel):
+		return faultf(f.at.of("channel"), "channel %q: write the channel's id, such as C0123456789, and not its name", f.Channel)
+	}
+	seen := map[string]bool{}
+	for _, id := range slices.Sorted(maps.Keys(f.Users)) {
+		who := f.Users[id]
+		switch {
+		case !slackUserRE.MatchString(id):
+			return faultf(f.at.of("users"), "users: %q is no user id such as U0123456789", id)
+		case !slices.ContainsFunc(people, func(p string) bool { return strings.EqualFold(p, who) }):
+			return faultf(f.at.of("users"), "users: %s is %q, who is not among the group's people; add them there first", id, who)
+		case seen[strings.ToLower(who)]:
+			return faultf(f.at.of("users"), "users: %q has two user ids; one person is one user", who)
+		}
+		seen[strings.ToLower(who)] = true
+	}
+	return nil
 }
 
 type askFields struct {
@@ -86,6 +154,9 @@ type askFields struct {
 	reviewers []string
 	quorum    int
 	expires   string
+	remind    string
+	escalate  escalateFile
+	links     string
 	grant     grantFile
 }
 
@@ -124,12 +195,65 @@ func (c *checker) ask(at marks, f askFields, o *access.Obligations) *fault {
 		}
 		o.Expires = d
 	}
+	if bad := c.waits(at, f, o); bad != nil {
+		return bad
+	}
+	if at.has("links") {
+		if f.links != "login" && f.links != "alone" {
+			return faultf(at.of("links"), "links: %q is neither login nor alone%s", f.links, meant(f.links, []string{"login", "alone"}))
+		}
+		o.Links = f.links
+	}
 	if at.has("grant") {
 		g, bad := c.grant(f.grant)
 		if bad != nil {
 			return bad
 		}
 		o.Grant = g
+	}
+	return nil
+}
+
+// waits checks when reviewers are reminded and others asked as well. Both must come before the question is over, also when
+// a rule shortens what asks says; and the reminder first.
+func (c *checker) waits(at marks, f askFields, o *access.Obligations) *fault {
+	if at.has("remind") {
+		d, err := length(f.remind, shortestWait, longestExpires)
+		if err != nil {
+			return faultf(at.of("remind"), "remind: %w", err)
+		}
+		o.Remind = d
+	}
+	if at.has("escalate") {
+		e := f.escalate
+		d, err := length(e.After, shortestWait, longestExpires)
+		if err != nil {
+			return faultf(e.at.of("after"), "escalate: after: %w", err)
+		}
+		if len(e.Reviewers) == 0 {
+			return faultf(e.at.of("reviewers"), "escalate: reviewers is empty; name the groups that may answer as well from then on")
+		}
+		for _, g := range e.Reviewers {
+			if _, there := c.people[g]; !there {
+				return faultf(e.at.of("reviewers"), "escalate: there is no group %q under reviewers%s", g, suggestOf("groups", g, c.groups))
+			}
+		}
+		o.Escalate = access.Escalate{After: d, Reviewers: e.Reviewers}
+	}
+	switch {
+	case o.Remind >= o.Expires && at.has("remind"):
+		return faultf(at.of("remind"), "remind: %v is not before the question expires, after %v", o.Remind, o.Expires)
+	case o.Escalate.After >= o.Expires && at.has("escalate"):
+		return faultf(at.of("escalate"), "escalate: after %v is not before the question expires, after %v", o.Escalate.After, o.Expires)
+	case o.Escalate.After > 0 && o.Remind >= o.Escalate.After && (at.has("escalate") || at.has("remind")):
+		return faultf(at.of("escalate"), "escalate: after %v is not after the reminder, which comes after %v", o.Escalate.After, o.Remind)
+	}
+	// A rule that shortens the time asks gives leaves out what would come too late.
+	if o.Remind >= o.Expires {
+		o.Remind = 0
+	}
+	if o.Escalate.After >= o.Expires {
+		o.Escalate = access.Escalate{}
 	}
 	return nil
 }
@@ -180,7 +304,7 @@ func length(s string, shortest, longest time.Duration) (time.Duration, error) {
 
 func (c *checker) obliged(f ruleFile, r *Rule) *fault {
 	if r.Effect != access.Ask {
-		for _, field := range []string{"tier", "reviewers", "quorum", "expires", "grant"} {
+		for _, field := range []string{"tier", "reviewers", "quorum", "expires", "remind", "escalate", "links", "grant"} {
 			if f.at.has(field) {
 				return faultf(f.at.of(field), "%s: only a rule that asks has it; this one says effect: %s", field, r.Effect)
 			}
@@ -203,7 +327,7 @@ func (c *checker) obliged(f ruleFile, r *Rule) *fault {
 	o := access.Obligations{}
 	if r.Effect == access.Ask {
 		o = c.given
-		if bad := c.ask(f.at, askFields{f.Tier, f.Reviewers, f.Quorum, f.Expires, f.Grant}, &o); bad != nil {
+		if bad := c.ask(f.at, askFields{f.Tier, f.Reviewers, f.Quorum, f.Expires, f.Remind, f.Escalate, f.Links, f.Grant}, &o); bad != nil {
 			return bad
 		}
 		if len(o.Reviewers) == 0 {

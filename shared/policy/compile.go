@@ -238,6 +238,13 @@ func strictness(p *Policy) func(a, b *compiledRule) int {
 		}
 		return n
 	}
+	later := func(o access.Obligations) (n int) {
+		for _, g := range o.Escalate.Reviewers {
+			n += people[g]
+		}
+		return n
+	}
+	link := map[string]int{"alone": 1}
 	weight := func(r *compiledRule) int {
 		switch {
 		case r.looks:
@@ -257,6 +264,8 @@ func strictness(p *Policy) func(a, b *compiledRule) int {
 			cmp.Compare(scope[x.Grant.Scope], scope[y.Grant.Scope]),
 			cmp.Compare(x.Grant.Length, y.Grant.Length),
 			cmp.Compare(tier[a.Tier], tier[b.Tier]),
+			cmp.Compare(link[x.Links], link[y.Links]),
+			cmp.Compare(later(x), later(y)),
 			cmp.Compare(x.Expires, y.Expires),
 			cmp.Compare(a.Name, b.Name),
 		)

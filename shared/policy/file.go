@@ -42,6 +42,7 @@ type issuerFile struct {
 	Agent       string          `yaml:"agent"`
 	Owner       string          `yaml:"owner"`
 	Run         []string        `yaml:"run"`
+	RunLink     string          `yaml:"runLink"`
 	Require     []conditionFile `yaml:"require"`
 	GroupsClaim string          `yaml:"groupsClaim"`
 	Groups      []groupFile     `yaml:"groups"`
@@ -144,6 +145,14 @@ func (x *grantFile) UnmarshalYAML(n *yaml.Node) error {
 }
 func (x *asksFile) UnmarshalYAML(n *yaml.Node) error {
 	type plain asksFile
+	return strictDecode(n, (*plain)(x), &x.at)
+}
+func (x *escalateFile) UnmarshalYAML(n *yaml.Node) error {
+	type plain escalateFile
+	return strictDecode(n, (*plain)(x), &x.at)
+}
+func (x *slackFile) UnmarshalYAML(n *yaml.Node) error {
+	type plain slackFile
 	return strictDecode(n, (*plain)(x), &x.at)
 }
 func (x *reviewerFile) UnmarshalYAML(n *yaml.Node) error {
@@ -343,7 +352,7 @@ func (doc *document) policy() (*Policy, error) {
 
 func (f issuerFile) issuer(audience string) (access.Issuer, line, error) {
 	i := access.Issuer{URL: f.URL, Audience: audience, Algorithms: f.Algorithms, JWKS: f.JWKS, Private: f.Private,
-		Agent: f.Agent, Owner: f.Owner, Run: f.Run, GroupsClaim: f.GroupsClaim}
+		Agent: f.Agent, Owner: f.Owner, Run: f.Run, RunLink: f.RunLink, GroupsClaim: f.GroupsClaim}
 	if err := checkURL(f.URL); err != nil {
 		return i, f.at.of("url"), err
 	}
@@ -359,6 +368,9 @@ func (f issuerFile) issuer(audience string) (access.Issuer, line, error) {
 		if r == "jti" || r == "iat" || r == "exp" || r == "nbf" {
 			return i, f.at.of("run"), fmt.Errorf("run names %s, which differs in every token: a renewed token would be a new run", r)
 		}
+	}
+	if f.RunLink != "" && !runLinkRE.MatchString(f.RunLink) {
+		return i, f.at.of("runLink"), fmt.Errorf("runLink %q must be https, with claims in braces in its path, such as https://github.com/{repository}/actions/runs/{run_id}", f.RunLink)
 	}
 	if f.GroupsClaim == "" && len(f.Groups) == 0 {
 		return i, f.at.begin, errors.New("neither groupsClaim nor groups is given, so its tokens would be allowed nothing")

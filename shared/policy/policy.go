@@ -105,7 +105,9 @@ var (
 	nameRE  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 	roleRE  = regexp.MustCompile(`^arn:aws[a-z-]*:iam::[0-9]{12}:role/(?:[\w+=,.@/-]*/)?([\w+=,.@-]{1,64})$`)
 	groupRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9:._/@-]{0,62}$`)
-	hostRE  = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
+	// The host of a run's address holds no claim: whoever writes a token's claims must not choose where a reviewer goes.
+	runLinkRE = regexp.MustCompile(`^https://[a-z0-9.-]+(:[0-9]+)?/(?:[^{}\s"'<>]|\{[A-Za-z0-9_./:-]+\})*$`)
+	hostRE    = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
 )
 
 // reserved prefixes of Kubernetes groups: the cluster's own, and those EKS refuses in an access entry.

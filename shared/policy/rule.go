@@ -37,29 +37,32 @@ type Rule struct {
 // ruleFile is a rule in the file. Whether a field is there at all is asked of at.
 type ruleFile struct {
 	at              marks
-	Name            string     `yaml:"name"`
-	Effect          string     `yaml:"effect"`
-	Mode            string     `yaml:"mode"`
-	Reason          string     `yaml:"reason"`
-	Groups          []string   `yaml:"groups"`
-	Clusters        []string   `yaml:"clusters"`
-	Verbs           []string   `yaml:"verbs"`
-	APIGroups       []string   `yaml:"apiGroups"`
-	Resources       []string   `yaml:"resources"`
-	Namespaces      []string   `yaml:"namespaces"`
-	ResourceNames   []string   `yaml:"resourceNames"`
-	NonResourceURLs []string   `yaml:"nonResourceURLs"`
-	Argv            [][]string `yaml:"argv"`
-	DryRun          *bool      `yaml:"dryRun"`
-	Object          objectFile `yaml:"object"`
-	When            string     `yaml:"when"`
-	Tier            string     `yaml:"tier"`
-	Reviewers       []string   `yaml:"reviewers"`
-	Quorum          int        `yaml:"quorum"`
-	Expires         string     `yaml:"expires"`
-	Grant           grantFile  `yaml:"grant"`
-	Mask            string     `yaml:"mask"`
-	Record          string     `yaml:"record"`
+	Name            string       `yaml:"name"`
+	Effect          string       `yaml:"effect"`
+	Mode            string       `yaml:"mode"`
+	Reason          string       `yaml:"reason"`
+	Groups          []string     `yaml:"groups"`
+	Clusters        []string     `yaml:"clusters"`
+	Verbs           []string     `yaml:"verbs"`
+	APIGroups       []string     `yaml:"apiGroups"`
+	Resources       []string     `yaml:"resources"`
+	Namespaces      []string     `yaml:"namespaces"`
+	ResourceNames   []string     `yaml:"resourceNames"`
+	NonResourceURLs []string     `yaml:"nonResourceURLs"`
+	Argv            [][]string   `yaml:"argv"`
+	DryRun          *bool        `yaml:"dryRun"`
+	Object          objectFile   `yaml:"object"`
+	When            string       `yaml:"when"`
+	Tier            string       `yaml:"tier"`
+	Reviewers       []string     `yaml:"reviewers"`
+	Quorum          int          `yaml:"quorum"`
+	Expires         string       `yaml:"expires"`
+	Remind          string       `yaml:"remind"`
+	Escalate        escalateFile `yaml:"escalate"`
+	Links           string       `yaml:"links"`
+	Grant           grantFile    `yaml:"grant"`
+	Mask            string       `yaml:"mask"`
+	Record          string       `yaml:"record"`
 }
 
 type objectFile struct {
@@ -127,7 +130,7 @@ func (doc *document) fillRules(p *Policy) *fault {
 	c.given = access.Obligations{Quorum: 1, Expires: defaultExpires, Grant: access.Grant{Scope: access.ScopeRequest}, Mask: "on", Record: "full"}
 	if doc.Asks.at.begin > 0 {
 		a := doc.Asks
-		if bad := c.ask(a.at, askFields{a.Tier, a.Reviewers, a.Quorum, a.Expires, a.Grant}, &c.given); bad != nil {
+		if bad := c.ask(a.at, askFields{a.Tier, a.Reviewers, a.Quorum, a.Expires, a.Remind, a.Escalate, a.Links, a.Grant}, &c.given); bad != nil {
 			return faultf(bad.line, "asks: %w", bad.err)
 		}
 	}

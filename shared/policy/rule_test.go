@@ -226,6 +226,14 @@ func TestLoadRefusesRules(t *testing.T) {
 		{"a scope without a length", ask + ", grant: {scope: object}}", "line 22", `grant: scope object needs a length, such as length: 30m`},
 		{"a length without a scope", ask + ", grant: {scope: request, length: 5m}}", "line 22", `has no length; leave it out`},
 		{"a grant longer than a session", ask + ", grant: {scope: object, length: 13h}}", "line 22", `grant: length: 13h is not within 1m0s and 12h0m0s`},
+		{"a reminder after the end", ask + ", expires: 5m, remind: 5m}", "line 22", `remind: 5m0s is not before the question expires, after 5m0s`},
+		{"a reminder at once", ask + ", remind: 1s}", "line 22", `remind: 1s is not within 5s and 24h0m0s`},
+		{"an escalation to nobody", ask + ", escalate: {after: 5m}}", "line 22", `escalate: reviewers is empty`},
+		{"an escalation to a group that is not there", ask + ", escalate: {after: 5m, reviewers: [lead]}}", "line 22", `did you mean leads?`},
+		{"an escalation after the end", ask + ", escalate: {after: 15m, reviewers: [leads]}}", "line 22", `escalate: after 15m0s is not before the question expires`},
+		{"an escalation before the reminder", ask + ", remind: 6m, escalate: {after: 5m, reviewers: [leads]}}", "line 22", `is not after the reminder, which comes after 6m0s`},
+		{"a link alone by another name", ask + ", links: only}", "line 22", `links: "only" is neither login nor alone`},
+		{"links of an allow", allow + ", links: alone}", "line 22", "links: only a rule that asks has it"},
 		{"unknown mask", allow + ", mask: maybe}", "line 22", `mask: "maybe" is neither on nor off`},
 		{"unknown record", allow + ", record: meta}", "line 22", `record: "meta" is neither full nor metadata`},
 	} {
@@ -234,6 +242,7 @@ func TestLoadRefusesRules(t *testing.T) {
 			refused(t, err, test.line, test.says)
 		})
 	}
+	const slackAt = "people: [dan@example.com, ana@example.com]"
 	for _, test := range []struct{ name, old, new, line, says string }{
 		{"reviewers without people", "people: [dan@example.com, ana@example.com]", "people: []", "line 18", `reviewers "leads": people is empty, so nobody could answer`},
 		{"reviewers without issuer", `- {name: leads, issuer: "https://idp.example.com",`, `- {name: leads,`, "line 18", `reviewers "leads": issuer: "" is no URL`},
@@ -242,11 +251,16 @@ func TestLoadRefusesRules(t *testing.T) {
 		{"reviewers named twice", "name: leads", "name: sre", "line 18", "named twice"},
 		{"no e-mail address", "ben@example.com", "ben", "line 17", `"ben" is no e-mail address`},
 		{"a person twice", "ben@example.com", "Ana@example.com", "line 17", `"Ana@example.com" is named twice`},
+		{"a Slack channel by name", slackAt, slackAt + ", slack: {team: T123, channel: '#sre'}", "line 18", `channel "#sre": write the channel's id`},
+		{"a Slack workspace by name", slackAt, slackAt + ", slack: {team: acme, channel: C123}", "line 18", `team "acme": write the workspace's id`},
+		{"a Slack user who is nobody here", slackAt, slackAt + ", slack: {team: T123, channel: C123, users: {U123: eve@example.com}}", "line 18", `"eve@example.com", who is not among the group's people`},
+		{"a Slack user by name", slackAt, slackAt + ", slack: {team: T123, channel: C123, users: {dan: dan@example.com}}", "line 18", `"dan" is no user id`},
+		{"a person who is two Slack users", slackAt, slackAt + ", slack: {team: T123, channel: C123, users: {U123: dan@example.com, U124: Dan@example.com}}", "line 18", `has two user ids; one person is one user`},
 		{"asks of no tier", "tier: maintain,", "tier: admin,", "line 20", `asks: tier: there is no tier "admin"; the tiers are observe, operate, maintain`},
 		{"asks of nobody", "reviewers: [sre], quorum", "reviewers: [], quorum", "line 20", `asks: reviewers: empty`},
 		{"asks of a group that is not there", "reviewers: [sre], quorum", "reviewers: [sr], quorum", "line 20", `did you mean sre?`},
 		{"asks with a bad time", "expires: 15m", "expires: soon", "line 20", `asks: expires: "soon" is no duration`},
-		{"a field asks does not have", "expires: 15m}", "expires: 15m, mask: on}", "line 20", `unknown field "mask"; the fields here are tier, reviewers, quorum, expires, grant`},
+		{"a field asks does not have", "expires: 15m}", "expires: 15m, mask: on}", "line 20", `unknown field "mask"; the fields here are tier, reviewers, quorum, expires, remind, escalate, links, grant`},
 		{"a tier nothing leads to", "tier: maintain, ", "", "line 12", `tier "maintain": it has no groups and no ask leads to it`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -278,5 +292,27 @@ func refused(t *testing.T, err error, line, says string) {
 	}
 	if strings.Contains(err.Error(), "\n") {
 		t.Errorf("%q has several lines", err)
+	}
+}
+
+// What asks says holds for every rule that does not say otherwise, and what would come too late for a shorter rule is left out.
+func TestWaits(t *testing.T) {
+	asks := strings.Replace(head, "expires: 15m}", "expires: 15m, remind: 4m, escalate: {after: 10m, reviewers: [leads]}, links: alone}", 1)
+	p, err := policy.Load("policy.yaml", []byte(asks+"- {name: a, effect: ask, verbs: [get], apiGroups: [\"\"], resources: [pods]}\n"+
+		"- {name: b, effect: ask, verbs: [get], apiGroups: [\"\"], resources: [pods], expires: 5m, links: login}\n"+
+		"- {name: c, effect: ask, verbs: [get], apiGroups: [\"\"], resources: [pods], expires: 2m}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	type waits struct {
+		Remind   time.Duration
+		Escalate access.Escalate
+		Links    string
+	}
+	want := []waits{{4 * time.Minute, access.Escalate{After: 10 * time.Minute, Reviewers: []string{"leads"}}, "alone"}, {4 * time.Minute, access.Escalate{}, "login"}, {0, access.Escalate{}, "alone"}}
+	for i, r := range p.Rules {
+		if d := cmp.Diff(want[i], waits{r.Obligations.Remind, r.Obligations.Escalate, r.Obligations.Links}); d != "" {
+			t.Errorf("rule %s: %s", r.Name, d)
+		}
 	}
 }
