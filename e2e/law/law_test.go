@@ -56,9 +56,9 @@ func TestImportLaw(t *testing.T) {
 
 // awsAdapters are the packages that may hold an AWS SDK; mains may, to wire them.
 var awsAdapters = []string{
-	"sallyport/shared/cluster", "sallyport/shared/credential", "sallyport/shared/policystore", "sallyport/shared/recording", "sallyport/shared/store",
+	"sallyport/shared/cluster", "sallyport/shared/credential", "sallyport/shared/mail", "sallyport/shared/policystore", "sallyport/shared/recording", "sallyport/shared/store",
 	"sallyport/proxy/invoke",
-	"sallyport/proxy", "sallyport/functions/exchange", "sallyport/cmd/sallyport",
+	"sallyport/proxy", "sallyport/functions/exchange", "sallyport/functions/review", "sallyport/functions/notify", "sallyport/functions/callback", "sallyport/cmd/sallyport",
 }
 
 // leaves may be imported by every package of shared.

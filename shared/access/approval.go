@@ -42,8 +42,8 @@ type Approval struct {
 // An ApprovalState is how far an approval has come.
 type ApprovalState string
 
-// The states there are. Pending becomes Approved, Granted, Denied, Expired or Withdrawn; Approved becomes Spent, Expired or
-// Withdrawn; Granted becomes Revoked or Expired. The others are final.
+// The states there are. Pending becomes Approved, Granted, Denied, Expired or Withdrawn; Approved becomes Spent, Expired,
+// Withdrawn or Revoked; Granted becomes Expired, Withdrawn or Revoked. The others are final.
 const (
 	StatePending   ApprovalState = "pending"
 	StateApproved  ApprovalState = "approved"  // this request may pass, once, until Expires
@@ -70,8 +70,10 @@ type Reviewer struct {
 	Email   string `json:"email"` // lower case; the person
 	Issuer  string `json:"issuer,omitempty"`
 	Subject string `json:"subject,omitempty"`
-	Slack   string `json:"slack,omitempty"` // team/user, when that is how they came
-	Channel string `json:"channel"`         // page, cli, slack, mail
+	// Audience is what their token was for: with Issuer it says of which groups they brought the proof.
+	Audience string `json:"audience,omitempty"`
+	Slack    string `json:"slack,omitempty"` // team/user, when that is how they came
+	Channel  string `json:"channel"`         // page, cli, slack, mail
 }
 
 // A Vote is one reviewer's answer.
@@ -94,7 +96,7 @@ type Use struct {
 // A History is one thing that happened to an approval.
 type History struct {
 	At   time.Time `json:"at"`
-	What string    `json:"what"`           // opened, joined, notified, reminded, escalated, vote, approved, denied, expired, spent, outcome, withdrawn, revoked, refused
+	What string    `json:"what"`           // opened, joined, notified, unreached, reminded, escalated, failed, vote, approved, denied, expired, spent, outcome, withdrawn, revoked, refused
 	By   string    `json:"by,omitempty"`   // who, safe to show
 	Text string    `json:"text,omitempty"` // more, safe to show
 }

@@ -28,6 +28,7 @@ const (
 type Request struct {
 	Exchange *Exchange `json:"exchange,omitempty"`
 	Keys     *Keys     `json:"keys,omitempty"`
+	Redeem   *Redeem   `json:"redeem,omitempty"`
 }
 
 // Exchange asks for a session and its base tier's credentials (RFC 8693 §2.1).
@@ -62,6 +63,9 @@ type Token struct {
 	Credentials     Credentials    `json:"credentials"`
 	Session         access.Session `json:"session"`
 	Cluster         Cluster        `json:"cluster"`
+	// Approval is set when Redeem was asked: Credentials are those of the approval's tier then, and Tier names it.
+	Approval *Approval `json:"approval,omitempty"`
+	Tier     string    `json:"tier,omitempty"`
 }
 
 // Credentials are temporary AWS credentials.

@@ -22,10 +22,29 @@ const (
 	TagSession   = "sallyport:session"
 	TagPrincipal = "sallyport:principal"
 	TagTier      = "sallyport:tier"
+	// TagApproval names the approval a credential was minted for. Tiers that are nobody's base tier require it.
+	TagApproval = "sallyport:approval"
 )
 
-// ExchangeFunction is the function that turns an agent's token into a session and tier credentials.
-const ExchangeFunction = "sallyport-exchange"
+// The functions of the broker.
+const (
+	ExchangeFunction = "sallyport-exchange" // turns an agent's token into a session and tier credentials; redeems approvals
+	ReviewFunction   = "sallyport-review"   // opens approvals, and answers the proxies' polls
+	NotifyFunction   = "sallyport-notify"   // called by the workflow: tells reviewers
+	CallbackFunction = "sallyport-callback" // the reviewers' pages, API, Slack buttons and mail links
+)
+
+// Workflow is the state machine that one approval is one execution of; WorkflowFile is its definition, in infra.
+const (
+	Workflow     = "sallyport-review"
+	WorkflowFile = "workflow.asl.json"
+)
+
+// Secrets in Secrets Manager.
+const (
+	SlackSecret = "sallyport/slack" // {"signing_secret", "bot_token"}
+	PagesSecret = "sallyport/pages" // {"key"}: 32 random bytes or more, any characters; seals cookies and links
+)
 
 // A Table is a DynamoDB table: on-demand capacity, string keys, time to live in TTL (seconds since 1970).
 type Table struct {
@@ -33,9 +52,37 @@ type Table struct {
 	PartitionKey string
 	SortKey      string
 	TTL          string
+	Index        *Index // nil for none
 }
 
-// Sessions is the table of sessions, and later of approvals and grants.
+// An Index is a global secondary index of a table; all attributes are projected.
+type Index struct {
+	Name         string
+	PartitionKey string
+	SortKey      string
+}
+
+// Approvals is the table of approvals, grants among them, and of what belongs to them.
+//
+//	approval#ID            approval   the approval
+//	approval#ID            view       what reviewers are shown
+//	ask#PRINCIPAL#DIGEST   open       points at the approval of that request
+//	grants#PRINCIPAL#CLUSTER  ID      points at an approval that grants a scope
+//	task#ID                token      the workflow's task token
+//	link#SHA256            link       a mail link, by its hash
+//	sent#ID                CHANNEL    where a message can be updated in place
+//	limit#KEY              WINDOW     counts against a limit
+//	once#KEY               once       something that may happen once
+//	known#DIGEST           person     a reviewer who logged in: which e-mail address that subject of that issuer has
+var Approvals = Table{
+	Name:         "sallyport-approvals",
+	PartitionKey: "pk",
+	SortKey:      "sk",
+	TTL:          "ttl",
+	Index:        &Index{Name: "list", PartitionKey: "list", SortKey: "opened"},
+}
+
+// Sessions is the table of sessions.
 var Sessions = Table{
 	Name:         "sallyport-sessions",
 	PartitionKey: "pk",
@@ -62,7 +109,37 @@ const (
 // Exchange is what function exchange is told.
 type Exchange struct {
 	Table        string `env:"SALLYPORT_TABLE"`
+	Approvals    string `env:"SALLYPORT_APPROVALS_TABLE"`
 	PolicyBucket string `env:"SALLYPORT_POLICY_BUCKET"`
+}
+
+// Review is what function review is told.
+type Review struct {
+	Approvals    string `env:"SALLYPORT_APPROVALS_TABLE"`
+	PolicyBucket string `env:"SALLYPORT_POLICY_BUCKET"`
+	Workflow     string `env:"SALLYPORT_WORKFLOW"`    // the state machine's ARN
+	ReviewsURL   string `env:"SALLYPORT_REVIEWS_URL"` // where the pages are, without a slash at the end
+}
+
+// Notify is what function notify is told. A channel without its setting is not there.
+type Notify struct {
+	Approvals    string `env:"SALLYPORT_APPROVALS_TABLE"`
+	PolicyBucket string `env:"SALLYPORT_POLICY_BUCKET"`
+	ReviewsURL   string `env:"SALLYPORT_REVIEWS_URL"`
+	PagesSecret  string `env:"SALLYPORT_PAGES_SECRET"`          // name of the secret
+	SlackSecret  string `env:"SALLYPORT_SLACK_SECRET,optional"` // name of the secret
+	SlackURL     string `env:"SALLYPORT_SLACK_URL,optional"`    // Slack's API; its own when empty
+	MailFrom     string `env:"SALLYPORT_MAIL_FROM,optional"`    // an address that SES may send as
+}
+
+// Callback is what function callback is told.
+type Callback struct {
+	Approvals    string `env:"SALLYPORT_APPROVALS_TABLE"`
+	PolicyBucket string `env:"SALLYPORT_POLICY_BUCKET"`
+	ReviewsURL   string `env:"SALLYPORT_REVIEWS_URL"`
+	PagesSecret  string `env:"SALLYPORT_PAGES_SECRET"`
+	SlackSecret  string `env:"SALLYPORT_SLACK_SECRET,optional"`
+	SlackURL     string `env:"SALLYPORT_SLACK_URL,optional"`
 }
 
 // Proxy is what the proxy is told.
@@ -72,9 +149,13 @@ type Proxy struct {
 	TLSCertificate   string `env:"SALLYPORT_TLS_CERTIFICATE,optional"`
 	TLSKey           string `env:"SALLYPORT_TLS_KEY,optional"` // PEM files; without them the proxy makes a self-signed pair, as an ALB does not verify
 	ExchangeFunction string `env:"SALLYPORT_EXCHANGE_FUNCTION"`
+	ReviewFunction   string `env:"SALLYPORT_REVIEW_FUNCTION"`
 	PolicyBucket     string `env:"SALLYPORT_POLICY_BUCKET"`
 	RecordingsBucket string `env:"SALLYPORT_RECORDINGS_BUCKET"`
 	Drain            string `env:"SALLYPORT_DRAIN"` // how long open streams may go on when the task is to end, such as 100s
+	// Hold is how long a request is held that waits for people, before its client is told to send it again, such as 50s; less
+	// than the shortest idle timeout on the way. 50s when empty.
+	Hold string `env:"SALLYPORT_HOLD,optional"`
 	// TrustForwardedFor is "true" behind a load balancer that appends the caller's address to X-Forwarded-For.
 	TrustForwardedFor string `env:"SALLYPORT_TRUST_FORWARDED_FOR,optional"`
 }

@@ -11,7 +11,7 @@ import (
 )
 
 func TestEnvironmentIsReadBack(t *testing.T) {
-	want := settings.Proxy{Listen: ":8443", MetricsListen: ":9090", ExchangeFunction: "f", PolicyBucket: "b", RecordingsBucket: "r", Drain: "1s"}
+	want := settings.Proxy{Listen: ":8443", MetricsListen: ":9090", ExchangeFunction: "f", ReviewFunction: "v", PolicyBucket: "b", RecordingsBucket: "r", Drain: "1s"}
 	env := settings.Environment(want)
 	if _, ok := env["SALLYPORT_TLS_KEY"]; ok {
 		t.Error("an empty optional setting is in the environment")
