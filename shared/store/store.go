@@ -1,8 +1,12 @@
-// Package store keeps sessions in DynamoDB: answers "kept where?".
+// Package store keeps sessions and approvals in DynamoDB: answers "kept where?".
 //
 // Every write is conditional, every read by key and strongly consistent, so that two brokers that open a session for the same
-// run at the same moment end up in one. Nothing scans. DynamoDB's time to live is only housekeeping: it may be days
-// late, so every read checks the times itself.
+// run at the same moment end up in one, and of fifty that use one approval one does. Nothing scans; the list that people look
+// at comes from an index, which may lag, and nothing is decided by it. DynamoDB's time to live is only housekeeping: it may
+// be days late, so every reader checks the times.
+//
+// What an approval may become is not decided here: package approval has the rules. A mistake here can let an approval be used
+// twice, or lose one.
 package store
 
 import (
@@ -10,6 +14,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -120,14 +125,8 @@ func (s *Sessions) open(ctx context.Context, pointer map[string]types.AttributeV
 		{Put: unmoved},
 		{Put: &types.Put{TableName: &s.table, Item: item, ConditionExpression: aws.String("attribute_not_exists(pk)")}},
 	}})
-	var cancelled *types.TransactionCanceledException
-	if errors.As(err, &cancelled) {
-		for _, r := range cancelled.CancellationReasons {
-			switch aws.ToString(r.Code) {
-			case "ConditionalCheckFailed", "TransactionConflict":
-				return false, nil
-			}
-		}
+	if raced(err) {
+		return false, nil
 	}
 	if err != nil {
 		return false, unavailable("opening a session", err)
@@ -136,15 +135,48 @@ func (s *Sessions) open(ctx context.Context, pointer map[string]types.AttributeV
 }
 
 func (s *Sessions) get(ctx context.Context, k map[string]types.AttributeValue) (map[string]types.AttributeValue, error) {
-	out, err := s.db.GetItem(ctx, &dynamodb.GetItemInput{TableName: &s.table, Key: k, ConsistentRead: aws.Bool(true)})
+	return get(ctx, s.db, s.table, k, "reading a session")
+}
+
+func get(ctx context.Context, db *dynamodb.Client, table string, k map[string]types.AttributeValue, doing string) (map[string]types.AttributeValue, error) {
+	out, err := db.GetItem(ctx, &dynamodb.GetItemInput{TableName: &table, Key: k, ConsistentRead: aws.Bool(true)})
 	if err != nil {
-		return nil, unavailable("reading a session", err)
+		return nil, unavailable(doing, err)
 	}
 	return out.Item, nil
 }
 
+// raced says whether a write was not made because its condition does not hold, or another was under way: somebody was first.
+func raced(err error) bool {
+	var (
+		failed    *types.ConditionalCheckFailedException
+		conflict  *types.TransactionConflictException
+		cancelled *types.TransactionCanceledException
+	)
+	if errors.As(err, &failed) || errors.As(err, &conflict) {
+		return true
+	}
+	return errors.As(err, &cancelled) && slices.ContainsFunc(cancelled.CancellationReasons, func(r types.CancellationReason) bool {
+		code := aws.ToString(r.Code)
+		return code == "ConditionalCheckFailed" || code == "TransactionConflict"
+	})
+}
+
 func unavailable(doing string, err error) error {
 	return access.Errorf(access.Unavailable, "the broker cannot reach its table; nothing was done, ask again").Because(fmt.Errorf("%s: %w", doing, err)).After(2 * time.Second)
+}
+
+// unsure is for a write whose answer did not come: it may have been made.
+func unsure(doing string, err error) error {
+	return access.Errorf(access.Unavailable, "the broker cannot reach its table, and whether this was kept is not known; nothing was forwarded, look and ask again").Because(fmt.Errorf("%s: %w", doing, err)).After(2 * time.Second)
+}
+
+// lost is unsure, or nil.
+func lost(doing string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return unsure(doing, err)
 }
 
 func key(pk, sk string) map[string]types.AttributeValue {

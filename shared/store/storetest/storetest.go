@@ -1,4 +1,4 @@
-// Package storetest holds the contract every keeper of sessions fulfils, and a keeper in memory for tests.
+// Package storetest holds the contracts every keeper of sessions and of approvals fulfils, and keepers in memory for tests.
 package storetest
 
 import (

@@ -7,3 +7,5 @@ import (
 )
 
 func TestMemory(t *testing.T) { storetest.Contract(t, storetest.NewMemory()) }
+
+func TestApprovalsMemory(t *testing.T) { storetest.ApprovalsContract(t, storetest.NewApprovals()) }
