@@ -2,41 +2,24 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/base32"
 	"log/slog"
-	"strings"
-	"sync"
 	"time"
 
 	wire "sallyport/shared/broker"
 
+	"sallyport/functions/inforce"
 	"sallyport/shared/access"
 	"sallyport/shared/credential"
-	"sallyport/shared/identity"
-	"sallyport/shared/policystore"
 )
-
-// Verifier says who a token was issued to. Safe for concurrent use; errors are of kind unauthenticated, denied or
-// unavailable.
-type verifier interface {
-	Verify(ctx context.Context, token string) (identity.Identity, error)
-}
-
-// keys hands out the public keys of the issuers, none older than it may be. The error is about issuers that are missing
-// or could not be refreshed; what is returned is good all the same.
-type keys interface {
-	All(ctx context.Context) ([]identity.IssuerKeys, error)
-}
 
 // sessions keeps sessions; storetest holds its contract.
 type sessions interface {
 	Open(ctx context.Context, want access.Session, idle time.Duration, now time.Time) (access.Session, error)
 }
 
-// roles assumes a tier's role. Errors are of kind unavailable; nothing is kept.
+// roles assumes a tier's role, for an approval unless that is empty. Errors are of kind unavailable; nothing is kept.
 type roles interface {
-	Assume(ctx context.Context, tier access.Tier, s access.Session, lifetime time.Duration) (access.Credential, error)
+	Assume(ctx context.Context, tier access.Tier, s access.Session, approval string, lifetime time.Duration) (access.Credential, error)
 }
 
 // clusters says where a cluster is.
@@ -44,50 +27,42 @@ type clusters interface {
 	Endpoint(ctx context.Context, c access.Cluster) (access.Endpoint, error)
 }
 
-// policies finds the policy in force; policystore.Follower. An error is of kind unavailable; what was in force before is
-// returned with it.
-type policies interface {
-	Look(ctx context.Context) (policystore.Look, error)
+// approvals keeps approvals; store.Approvals.
+type approvals interface {
+	// Update changes an approval so that no two changes are made to the same one: change is called again on what another
+	// made of it. What change returns an error for is not stored, unless the error is one of store.Keep.
+	Update(ctx context.Context, id string, change func(*access.Approval) error) (access.Approval, error)
 }
 
 type broker struct {
-	policies policies
-	build    func(name string, file []byte, old *generation) (*generation, error)
-	sessions sessions
-	roles    roles
-	clusters clusters
-	now      func() time.Time
-	log      *slog.Logger
-
-	mu      sync.Mutex
-	current *generation // nil until a policy is in force, and never nil again
-	next    *generation // what load made of the last file that is a policy
-	refused *wire.Refusal
-	looked  time.Time
+	keeper    *inforce.Keeper
+	sessions  sessions
+	approvals approvals
+	roles     roles
+	clusters  clusters
+	now       func() time.Time
+	log       *slog.Logger
 }
 
 // handle answers one invocation. A refusal is an answer, not a fault of the function: Lambda's own error is left for
 // what nobody foresaw.
 func (b *broker) handle(ctx context.Context, req wire.Request) (wire.Answer, error) {
 	switch {
-	case req.Exchange != nil && req.Keys == nil:
+	case req.Exchange != nil && req.Keys == nil && req.Redeem == nil:
 		return b.exchange(ctx, *req.Exchange), nil
-	case req.Keys != nil && req.Exchange == nil:
+	case req.Keys != nil && req.Exchange == nil && req.Redeem == nil:
 		return b.publish(ctx, *req.Keys), nil
+	case req.Redeem != nil && req.Exchange == nil && req.Keys == nil:
+		return b.redeem(ctx, *req.Redeem), nil
 	}
-	return wire.Refuse(access.Errorf(access.Invalid, "exactly one of exchange and keys is wanted")), nil
+	return wire.Refuse(access.Errorf(access.Invalid, "exactly one of exchange, keys and redeem is wanted")), nil
 }
 
 func (b *broker) exchange(ctx context.Context, req wire.Exchange) wire.Answer {
 	token, outcome := b.issue(ctx, req)
 	attrs := []any{"cluster", req.Audience, "token_sha256", outcome.token, "agent", outcome.agent}
 	if outcome.err != nil {
-		e := access.AsError(outcome.err)
-		attrs = append(attrs, "kind", e.Kind, "message", e.Message)
-		if e.Cause != nil {
-			attrs = append(attrs, "cause", e.Cause.Error())
-		}
-		b.log.WarnContext(ctx, "exchange refused", attrs...)
+		b.log.WarnContext(ctx, "exchange refused", append(attrs, why(outcome.err)...)...)
 		return wire.Refuse(outcome.err)
 	}
 	b.log.InfoContext(ctx, "exchange", append(attrs, "session", token.Session.ID, "tier", token.Session.Tier, "name", token.Session.Name, "expires_in", token.ExpiresIn)...)
@@ -98,6 +73,16 @@ func (b *broker) exchange(ctx context.Context, req wire.Exchange) wire.Answer {
 type outcome struct {
 	token, agent string
 	err          error
+}
+
+// why is an error for the log.
+func why(err error) []any {
+	e := access.AsError(err)
+	attrs := []any{"kind", e.Kind, "message", e.Message}
+	if e.Cause != nil {
+		attrs = append(attrs, "cause", e.Cause.Error())
+	}
+	return attrs
 }
 
 func (b *broker) issue(ctx context.Context, req wire.Exchange) (*wire.Token, outcome) {
@@ -116,20 +101,20 @@ func (b *broker) issue(ctx context.Context, req wire.Exchange) (*wire.Token, out
 	case req.SubjectToken == "":
 		return fail(access.Errorf(access.Unauthenticated, "subject_token is missing: send the agent's own OIDC token"))
 	}
-	g, _, err := b.inForce(ctx)
+	g, _, err := b.keeper.InForce(ctx)
 	if err != nil {
 		return fail(err)
 	}
-	id, err := g.verifier.Verify(ctx, req.SubjectToken)
+	id, err := g.Verify(ctx, req.SubjectToken)
 	if err != nil {
 		return fail(err)
 	}
 	o.token, o.agent = id.Token, id.Principal.Agent
-	cluster, err := g.policy.Cluster(req.Audience)
+	cluster, err := g.Policy.Cluster(req.Audience)
 	if err != nil {
 		return fail(err)
 	}
-	tier, err := g.policy.Tier(id.Principal)
+	tier, err := g.Policy.Tier(id.Principal)
 	if err != nil {
 		return fail(err)
 	}
@@ -139,24 +124,29 @@ func (b *broker) issue(ctx context.Context, req wire.Exchange) (*wire.Token, out
 	}
 	now := b.now().UTC().Truncate(time.Millisecond)
 	session, err := b.sessions.Open(ctx, access.Session{
-		ID:        newID(),
+		ID:        inforce.NewID(),
 		Principal: id.Principal,
 		Cluster:   cluster.Name,
 		Tier:      tier.Name,
 		Name:      credential.Name(id.Principal),
 		Started:   now,
 		Seen:      now,
-		Ends:      now.Add(g.policy.Sessions.Longest),
-		Policy:    g.policy.Digest,
-	}, g.policy.Sessions.Idle, now)
+		Ends:      now.Add(g.Policy.Sessions.Longest),
+		Policy:    g.Policy.Digest,
+	}, g.Policy.Sessions.Idle, now)
 	if err != nil {
 		return fail(err)
 	}
 	// The session ends when it ends: a credential that AWS lets live longer is not used longer by the proxy.
-	cred, err := b.roles.Assume(ctx, tier, session, min(g.policy.Sessions.Credential, session.Ends.Sub(now)))
+	cred, err := b.roles.Assume(ctx, tier, session, "", min(g.Policy.Sessions.Credential, session.Ends.Sub(now)))
 	if err != nil {
 		return fail(err)
 	}
+	return answer(cred, session, cluster, endpoint, now), o
+}
+
+// answer is a credential on its way to the proxy.
+func answer(cred access.Credential, s access.Session, c access.Cluster, at access.Endpoint, now time.Time) *wire.Token {
 	return &wire.Token{
 		IssuedTokenType: wire.CredentialsType,
 		TokenType:       "N_A",
@@ -164,17 +154,17 @@ func (b *broker) issue(ctx context.Context, req wire.Exchange) (*wire.Token, out
 		Credentials: wire.Credentials{
 			AccessKeyID: cred.AccessKeyID, SecretAccessKey: cred.SecretAccessKey, SessionToken: cred.SessionToken, Expiration: cred.Expires,
 		},
-		Session: session,
-		Cluster: wire.Cluster{Name: cluster.Name, Region: cluster.Region, Endpoint: endpoint.URL, CA: endpoint.CA},
-	}, o
+		Session: s,
+		Cluster: wire.Cluster{Name: c.Name, Region: c.Region, Endpoint: at.URL, CA: at.CA},
+	}
 }
 
 func (b *broker) publish(ctx context.Context, req wire.Keys) wire.Answer {
-	g, refused, err := b.inForce(ctx)
+	g, refused, err := b.keeper.InForce(ctx)
 	if err != nil {
 		return wire.Refuse(err)
 	}
-	all, err := g.held(ctx, req.Fresh, b.now())
+	all, err := g.Held(ctx, req.Fresh, b.now())
 	if err != nil {
 		b.log.WarnContext(ctx, "not every issuer's keys can be had", "error", err.Error())
 		if len(all) == 0 && req.Fresh {
@@ -183,16 +173,9 @@ func (b *broker) publish(ctx context.Context, req wire.Keys) wire.Answer {
 		// The proxy keeps what it has of the others until that is stale; one issuer that is away concerns only its own.
 		// And whatever becomes of keys, it hears of the policy.
 	}
-	set := &wire.KeySet{Policy: wire.Policy{Digest: g.policy.Digest, Version: g.version, Refused: refused}}
+	set := &wire.KeySet{Policy: wire.Policy{Digest: g.Policy.Digest, Version: g.Version, Refused: refused}}
 	for _, k := range all {
 		set.Issuers = append(set.Issuers, wire.IssuerKeys{Issuer: k.Issuer, JWKS: k.JWKS, Fetched: k.Fetched})
 	}
 	return wire.Answer{Keys: set}
-}
-
-// newID is 128 random bits in lower-case base32: unguessable, and safe in keys, paths and tags.
-func newID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(b[:]))
 }

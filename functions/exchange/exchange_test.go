@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,31 +18,33 @@ import (
 
 	wire "sallyport/shared/broker"
 
+	"sallyport/functions/inforce"
+	"sallyport/functions/inforce/inforcetest"
 	"sallyport/shared/access"
-	"sallyport/shared/identity"
-	"sallyport/shared/policystore"
 	"sallyport/shared/store/storetest"
 )
 
 var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-// fixture is the function with fakes for all that is outside.
+// fixture is the function with fakes for all that is outside. Tokens are real.
 type fixture struct {
 	*broker
+	bucket  inforcetest.Bucket
+	issuers *inforcetest.Issuers
+	kept    *storetest.ApprovalsMemory
 	log     bytes.Buffer
-	assumed []assumption
 	fail    error // what roles fail with
-	keysErr error
-	fetched int  // how often the issuers were asked for keys
-	down    bool // EKS
-	look    policystore.Look
-	lookErr error
-	looks   int
+	hang    bool  // roles are not heard of
+	down    bool  // EKS
+
+	mu      sync.Mutex
+	assumed []assumption
 }
 
 type assumption struct {
 	tier     access.Tier
 	session  access.Session
+	approval string
 	lifetime time.Duration
 }
 
@@ -49,71 +53,72 @@ apiVersion: sallyport/v1
 kind: Policy
 audience: sallyport
 issuers: [{url: "https://i", algorithms: [ES256], groupsClaim: groups}]
-clusters: [{name: dev, region: eu-west-1}]
+clusters: [{name: dev, region: eu-west-1}, {name: stage, region: eu-west-1}]
 tiers:
 - {name: observe, role: "arn:aws:iam::111122223333:role/sallyport/observe", group: "sallyport:observe", groups: [observers]}
 - {name: operate, role: "arn:aws:iam::111122223333:role/sallyport/operate", group: "sallyport:operate", groups: [agents]}
+- {name: maintain, role: "arn:aws:iam::111122223333:role/sallyport/maintain", group: "sallyport:maintain", groups: []}
 sessions: {idle: 1h, longest: 90m, credential: 1h}
+reviewers: [{name: sre, issuer: "https://i", audience: reviews, people: [ana@example.com, ben@example.com]}]
+asks: {tier: maintain, reviewers: [sre], quorum: 1, expires: 15m, grant: {scope: namespace, length: 1h}}
+rules:
+- {name: change, effect: ask, groups: [agents], verbs: [delete, patch], apiGroups: [apps], resources: [deployments]}
+- {name: into, effect: ask, tier: maintain, groups: [agents], verbs: [exec], apiGroups: [""], resources: [pods]}
 `
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	f := &fixture{}
-	f.broker = &broker{policies: f, sessions: storetest.NewMemory(), roles: f, clusters: f,
-		now: func() time.Time { return now }, log: slog.New(slog.NewTextHandler(&f.log, nil))}
-	f.build = func(name string, file []byte, old *generation) (*generation, error) {
-		g, err := build(name, file, old)
-		if err == nil && (old == nil || g.keys != old.keys) {
-			g.keys, g.verifier = f, f
-		}
-		return g, err
+	f := &fixture{kept: storetest.NewApprovals()}
+	clock := func() time.Time { return f.now() }
+	f.issuers = inforcetest.NewIssuers(func() time.Time { return now })
+	log := slog.New(slog.NewTextHandler(&f.log, nil))
+	f.broker = &broker{
+		keeper:   inforce.New(inforce.Config{Policies: f.bucket.Follow, Every: lookEvery, Keys: f.issuers.Keys, Now: clock, Log: log}),
+		sessions: storetest.NewMemory(), approvals: f.kept, roles: f, clusters: f, now: func() time.Time { return now }, log: log,
 	}
-	f.put(t, "1", policyText)
+	f.bucket.Put("1", policyText)
 	return f
 }
 
-// put makes a version the one in force, as a policystore.Follower does: it loads the file, then Look tells of it.
-func (f *fixture) put(t *testing.T, version, text string) {
-	t.Helper()
-	if err := f.load("policy/current.yaml", []byte(text)); err != nil {
-		t.Fatal(err)
-	}
-	f.look = policystore.Look{File: policystore.File{Version: version, Digest: f.next.policy.Digest}}
-}
-
-func (f *fixture) Look(context.Context) (policystore.Look, error) {
-	f.looks++
-	return f.look, f.lookErr
-}
-
-// Verify takes "good:<agent>" and "observer:<agent>" and "nobody:<agent>".
-func (f *fixture) Verify(_ context.Context, token string) (identity.Identity, error) {
-	kind, agent, _ := strings.Cut(token, ":")
-	id := identity.Identity{Token: "sha256-of-" + agent, Expires: now.Add(time.Hour), Principal: access.Principal{Issuer: "https://i", Subject: agent, Agent: agent}}
+// token is a token: "good:<agent>" is in the agents' group, "observer:<agent>" in the observers', "nobody:<agent>" in none,
+// "away:<agent>" is of an issuer whose keys cannot be had. Everything else is itself.
+func (f *fixture) token(spec string) string {
+	kind, agent, _ := strings.Cut(spec, ":")
 	switch kind {
 	case "good":
-		id.Principal.Groups = []string{"agents"}
+		return f.issuers.Token("https://i", "sallyport", agent, map[string]any{"groups": []string{"agents"}})
 	case "observer":
-		id.Principal.Groups = []string{"observers"}
+		return f.issuers.Token("https://i", "sallyport", agent, map[string]any{"groups": []string{"observers"}})
 	case "nobody":
+		return f.issuers.Token("https://i", "sallyport", agent, nil)
 	case "away":
-		return id, access.Errorf(access.Unavailable, "the issuer's keys cannot be had").After(5 * time.Second)
-	default:
-		return identity.Identity{}, access.Errorf(access.Unauthenticated, "the token is no good")
+		f.issuers.Away["https://i"] = true
+		return f.issuers.Token("https://i", "sallyport", agent, nil)
 	}
-	return id, nil
+	return spec
 }
 
-func (f *fixture) All(context.Context) ([]identity.IssuerKeys, error) {
-	f.fetched++
-	return []identity.IssuerKeys{{Issuer: "https://i", JWKS: json.RawMessage(`{"keys":[]}`), Fetched: now}}, f.keysErr
+// digest is the digest of the policy in force.
+func (f *fixture) digest(t *testing.T) string {
+	t.Helper()
+	g, _, err := f.keeper.InForce(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g.Policy.Digest
 }
 
-func (f *fixture) Assume(_ context.Context, tier access.Tier, s access.Session, lifetime time.Duration) (access.Credential, error) {
+func (f *fixture) Assume(ctx context.Context, tier access.Tier, s access.Session, approval string, lifetime time.Duration) (access.Credential, error) {
+	if f.hang {
+		<-ctx.Done()
+		return access.Credential{}, access.Errorf(access.Unavailable, "STS does not answer").Because(ctx.Err())
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if f.fail != nil {
 		return access.Credential{}, f.fail
 	}
-	f.assumed = append(f.assumed, assumption{tier, s, lifetime})
+	f.assumed = append(f.assumed, assumption{tier, s, approval, lifetime})
 	return access.Credential{AccessKeyID: "ASIAKEYID", SecretAccessKey: "hushhush", SessionToken: "sessiontoken", Expires: now.Add(lifetime)}, nil
 }
 
@@ -126,7 +131,7 @@ func (f *fixture) Endpoint(_ context.Context, c access.Cluster) (access.Endpoint
 
 func (f *fixture) ask(t *testing.T, token, cluster string) wire.Answer {
 	t.Helper()
-	a, err := f.handle(context.Background(), wire.Request{Exchange: &wire.Exchange{GrantType: wire.GrantType, SubjectToken: token, SubjectTokenType: wire.SubjectTokenType, Audience: cluster}})
+	a, err := f.handle(context.Background(), wire.Request{Exchange: &wire.Exchange{GrantType: wire.GrantType, SubjectToken: f.token(token), SubjectTokenType: wire.SubjectTokenType, Audience: cluster}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,6 +149,8 @@ func TestSampleEvents(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		f := newFixture(t)
+		b = bytes.ReplaceAll(b, []byte("good:agent"), []byte(f.token("good:agent")))
 		var req wire.Request
 		dec := json.NewDecoder(bytes.NewReader(b))
 		dec.DisallowUnknownFields()
@@ -151,7 +158,10 @@ func TestSampleEvents(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if a, err := newFixture(t).handle(context.Background(), req); err != nil || a.Error != nil {
+		if r := req.Redeem; r != nil {
+			f.approved(t, r.Approval, "good:agent", r.Raw, r.Evidence, once)
+		}
+		if a, err := f.handle(context.Background(), req); err != nil || a.Error != nil {
 			t.Errorf("%s: %+v, %v", name, a.Error, err)
 		}
 	}
@@ -167,7 +177,7 @@ func TestExchange(t *testing.T) {
 		IssuedTokenType: wire.CredentialsType, TokenType: "N_A", ExpiresIn: 3600,
 		Credentials: wire.Credentials{AccessKeyID: "ASIAKEYID", SecretAccessKey: "hushhush", SessionToken: "sessiontoken", Expiration: now.Add(time.Hour)},
 		Session: access.Session{
-			ID: a.Token.Session.ID, Cluster: "dev", Tier: "operate", Name: a.Token.Session.Name, Policy: f.current.policy.Digest, Started: now, Seen: now, Ends: now.Add(90 * time.Minute),
+			ID: a.Token.Session.ID, Cluster: "dev", Tier: "operate", Name: a.Token.Session.Name, Policy: f.digest(t), Started: now, Seen: now, Ends: now.Add(90 * time.Minute),
 			Principal: access.Principal{Issuer: "https://i", Subject: "bot", Agent: "bot", Groups: []string{"agents"}},
 		},
 		Cluster: wire.Cluster{Name: "dev", Region: "eu-west-1", Endpoint: "https://dev.eks.example.com", CA: []byte("PEM")},
@@ -249,6 +259,8 @@ func TestMalformedRequests(t *testing.T) {
 	for name, req := range map[string]wire.Request{
 		"empty":              {},
 		"both":               {Exchange: &good, Keys: &wire.Keys{}},
+		"keys and redeem":    {Redeem: &wire.Redeem{}, Keys: &wire.Keys{}},
+		"all":                {Exchange: &good, Redeem: &wire.Redeem{}, Keys: &wire.Keys{}},
 		"grant type":         with(func(e *wire.Exchange) { e.GrantType = "password" }),
 		"subject token type": with(func(e *wire.Exchange) { e.SubjectTokenType = "" }),
 		"requested type":     with(func(e *wire.Exchange) { e.RequestedTokenType = "urn:ietf:params:oauth:token-type:access_token" }),
@@ -274,31 +286,31 @@ func TestKeys(t *testing.T) {
 	if a.Keys == nil || len(a.Keys.Issuers) != 1 || a.Keys.Issuers[0].Issuer != "https://i" {
 		t.Fatalf("got %+v", a)
 	}
-	if d := cmp.Diff(wire.Policy{Digest: f.current.policy.Digest, Version: "1"}, a.Keys.Policy); d != "" {
+	if d := cmp.Diff(wire.Policy{Digest: f.digest(t), Version: "1"}, a.Keys.Policy); d != "" {
 		t.Error(d)
 	}
 	// However many proxies poll, the issuers are asked now and then; who met a key it does not know gets fresh ones.
 	for range 10 {
 		poll(false)
 	}
-	if f.fetched != 1 {
-		t.Errorf("eleven polls asked the issuers %d times", f.fetched)
+	if f.issuers.Fetched != 1 {
+		t.Errorf("eleven polls asked the issuers %d times", f.issuers.Fetched)
 	}
-	if poll(true); f.fetched != 2 {
+	if poll(true); f.issuers.Fetched != 2 {
 		t.Error("fresh keys were asked for, and old ones given")
 	}
-	f.now = func() time.Time { return now.Add(keysEvery) }
-	if poll(false); f.fetched != 3 {
+	f.now = func() time.Time { return now.Add(30 * time.Second) }
+	if poll(false); f.issuers.Fetched != 3 {
 		t.Error("the issuers are not asked again when it is time")
 	}
 	// One issuer that is away keeps nobody else's agents out, and is asked again sooner.
-	f.keysErr = access.Errorf(access.Unavailable, "one issuer is away")
+	f.issuers.Err = access.Errorf(access.Unavailable, "one issuer is away")
 	if a := poll(true); a.Keys == nil || len(a.Keys.Issuers) != 1 {
 		t.Errorf("got %+v: the keys that are held were kept back", a)
 	}
-	f.now = func() time.Time { return now.Add(keysEvery + keysAgain) }
-	if poll(false); f.fetched != 5 {
-		t.Errorf("the issuers were asked %d times, want 5", f.fetched)
+	f.now = func() time.Time { return now.Add(45 * time.Second) }
+	if poll(false); f.issuers.Fetched != 5 {
+		t.Errorf("the issuers were asked %d times, want 5", f.issuers.Fetched)
 	}
 }
 
@@ -306,12 +318,13 @@ func TestNothingSecretIsLogged(t *testing.T) {
 	f := newFixture(t)
 	f.ask(t, "good:bot", "dev")
 	f.ask(t, "verysecrettoken", "dev")
-	for _, secret := range []string{"hushhush", "sessiontoken", "good:bot", "verysecrettoken", "ASIAKEYID"} {
+	_, signature, _ := strings.Cut(f.token("good:bot"), ".")
+	for _, secret := range []string{"hushhush", "sessiontoken", signature[:20], "verysecrettoken", "ASIAKEYID"} {
 		if strings.Contains(f.log.String(), secret) {
 			t.Errorf("%q is in the log: %s", secret, f.log.String())
 		}
 	}
-	if !strings.Contains(f.log.String(), "sha256-of-bot") {
+	if !regexp.MustCompile(`token_sha256=[0-9a-f]{64} agent=bot`).MatchString(f.log.String()) {
 		t.Error("the log does not name the token by its SHA-256")
 	}
 }

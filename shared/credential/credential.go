@@ -46,20 +46,28 @@ type Roles struct {
 	STS *sts.Client
 }
 
-// Assume returns a credential of the tier for the session. lifetime is asked for within what AWS allows: no less than
-// 15 minutes and, as the broker's own role is assumed already, no more than an hour.
-func (r Roles) Assume(ctx context.Context, tier access.Tier, s access.Session, lifetime time.Duration) (access.Credential, error) {
-	lifetime = min(max(lifetime, 15*time.Minute), time.Hour)
+// Shortest is the least lifetime AWS gives a credential.
+const Shortest = 15 * time.Minute
+
+// Assume returns a credential of the tier for the session, tagged with the approval it is minted for unless that is empty:
+// the roles of tiers that are nobody's base tier want that tag. lifetime is asked for within what AWS allows: no less than
+// Shortest and, as the broker's own role is assumed already, no more than an hour.
+func (r Roles) Assume(ctx context.Context, tier access.Tier, s access.Session, approval string, lifetime time.Duration) (access.Credential, error) {
+	lifetime = min(max(lifetime, Shortest), time.Hour)
+	tags := []types.Tag{
+		{Key: aws.String(settings.TagSession), Value: aws.String(s.ID)},
+		{Key: aws.String(settings.TagPrincipal), Value: aws.String(s.Principal.Key())},
+		{Key: aws.String(settings.TagTier), Value: aws.String(tier.Name)},
+	}
+	if approval != "" {
+		tags = append(tags, types.Tag{Key: aws.String(settings.TagApproval), Value: aws.String(approval)})
+	}
 	out, err := r.STS.AssumeRole(ctx, &sts.AssumeRoleInput{
 		RoleArn:         &tier.Role,
 		RoleSessionName: &s.Name,
 		SourceIdentity:  &s.Name,
 		DurationSeconds: aws.Int32(int32(lifetime / time.Second)),
-		Tags: []types.Tag{
-			{Key: aws.String(settings.TagSession), Value: aws.String(s.ID)},
-			{Key: aws.String(settings.TagPrincipal), Value: aws.String(s.Principal.Key())},
-			{Key: aws.String(settings.TagTier), Value: aws.String(tier.Name)},
-		},
+		Tags:            tags,
 	})
 	if err != nil {
 		return access.Credential{}, access.Errorf(access.Unavailable, "the broker cannot assume tier %q's role now; nothing was forwarded, ask again", tier.Name).

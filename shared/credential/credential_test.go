@@ -5,11 +5,18 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
 
 	"sallyport/shared/access"
 	"sallyport/shared/credential"
@@ -73,6 +80,58 @@ func TestTokenSignsTheCluster(t *testing.T) {
 	}
 	if len(signatures) != 2 {
 		t.Error("two clusters' tokens carry one signature")
+	}
+}
+
+// What a role is assumed with names the agent, the session and the tier, and the approval exactly when there is one.
+func TestAssume(t *testing.T) {
+	var asked url.Values
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := r.ParseForm(); err != nil {
+			t.Error(err)
+		}
+		if asked = r.PostForm; asked.Get("RoleArn") == "arn:none" {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		fmt.Fprint(w, `<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult><Credentials><AccessKeyId>ASIAKEY</AccessKeyId>`+
+			`<SecretAccessKey>hushhush</SecretAccessKey><SessionToken>token</SessionToken><Expiration>2026-03-01T12:15:00Z</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>`)
+	}))
+	defer server.Close()
+	roles := credential.Roles{STS: sts.New(sts.Options{Region: "eu-west-1", BaseEndpoint: aws.String(server.URL), RetryMaxAttempts: 1,
+		Credentials: credentials.NewStaticCredentialsProvider("AKIDEXAMPLE", "secret", "")})}
+	who := access.Principal{Issuer: "https://i", Subject: "s", Agent: "bot"}
+	s := access.Session{ID: "s1", Principal: who, Name: credential.Name(who)}
+	for _, test := range []struct {
+		approval string
+		lifetime time.Duration
+		seconds  string
+		tags     map[string]string
+	}{
+		{"", 5 * time.Hour, "3600", map[string]string{}},
+		{"", 40 * time.Minute, "2400", map[string]string{}},
+		{"a1", time.Minute, "900", map[string]string{"sallyport:approval": "a1"}},
+	} {
+		got, err := roles.Assume(t.Context(), access.Tier{Name: "operate", Role: "arn:operate"}, s, test.approval, test.lifetime)
+		if err != nil || got.AccessKeyID != "ASIAKEY" || got.SessionToken != "token" || !got.Expires.Equal(time.Date(2026, 3, 1, 12, 15, 0, 0, time.UTC)) {
+			t.Fatalf("got expiry %v, %v", got.Expires, err)
+		}
+		tags := map[string]string{}
+		for i := 1; asked.Has(fmt.Sprintf("Tags.member.%d.Key", i)); i++ {
+			tags[asked.Get(fmt.Sprintf("Tags.member.%d.Key", i))] = asked.Get(fmt.Sprintf("Tags.member.%d.Value", i))
+		}
+		want := map[string]string{"sallyport:session": "s1", "sallyport:principal": who.Key(), "sallyport:tier": "operate"}
+		maps.Copy(want, test.tags)
+		if !maps.Equal(tags, want) {
+			t.Errorf("tags are %v, want %v", tags, want)
+		}
+		if asked.Get("RoleArn") != "arn:operate" || asked.Get("RoleSessionName") != s.Name || asked.Get("SourceIdentity") != s.Name || asked.Get("DurationSeconds") != test.seconds {
+			t.Errorf("asked for %v", asked)
+		}
+	}
+	_, err := roles.Assume(t.Context(), access.Tier{Name: "operate", Role: "arn:none"}, s, "", time.Hour)
+	if e := access.AsError(err); e.Kind != access.Unavailable || e.RetryAfter == 0 || e.Cause == nil {
+		t.Errorf("got %+v", e)
 	}
 }
 
