@@ -12,7 +12,7 @@ func TestTiers(t *testing.T) {
 	tpl := stack(t)
 	for _, tier := range []string{"observe", "operate", "develop", "maintain"} {
 		id, role := tpl.one(t, "AWS::IAM::Role", "Tier"+tier)
-		tags := []any{"sallyport:principal", "sallyport:session", "sallyport:tier"}
+		tags := []any{"sallyport:approval", "sallyport:principal", "sallyport:session", "sallyport:tier"}
 		who := map[string]any{"AWS": map[string]any{"Fn::GetAtt": []any{exchangeRole(t, tpl), "Arn"}}}
 		statement := func(sid, action string, identity, tagged bool) map[string]any {
 			like, c := map[string]any{}, map[string]any{}
@@ -20,6 +20,9 @@ func TestTiers(t *testing.T) {
 				like["aws:RequestTag/sallyport:principal"], like["aws:RequestTag/sallyport:session"] = "?*", "?*"
 				c["StringEquals"] = map[string]any{"aws:RequestTag/sallyport:tier": tier}
 				c["ForAllValues:StringEquals"] = map[string]any{"aws:TagKeys": tags}
+			}
+			if tagged && tier == "maintain" { // nobody's base tier: not without an approval
+				like["aws:RequestTag/sallyport:approval"] = "?*"
 			}
 			if identity {
 				like["sts:SourceIdentity"] = "?*"

@@ -28,6 +28,7 @@ type Deployment struct {
 	LoadBalancer LoadBalancer `yaml:"loadBalancer"`
 	Clusters     []Cluster    `yaml:"clusters"`
 	Proxy        Proxy        `yaml:"proxy"`
+	Reviews      Reviews      `yaml:"reviews"`
 	Recordings   Recordings   `yaml:"recordings"`
 }
 
@@ -63,6 +64,18 @@ type Proxy struct {
 	Tasks  int `yaml:"tasks"`
 	CPU    int `yaml:"cpu"`
 	Memory int `yaml:"memory"`
+}
+
+// Reviews is where reviewers answer, and what reaches them. A channel whose field is empty is not there.
+type Reviews struct {
+	Host        string `yaml:"host"`
+	Certificate string `yaml:"certificate"`
+	Slack       struct {
+		Secret string `yaml:"secret"` // name in Secrets Manager
+	} `yaml:"slack"`
+	Mail struct {
+		From string `yaml:"from"` // an address that SES may send as
+	} `yaml:"mail"`
 }
 
 // Recordings is how long recordings are locked.
@@ -116,6 +129,9 @@ var (
 	regionRE      = regexp.MustCompile(`^[a-z]{2}(-[a-z]+)+-[0-9]$`)
 	hostRE        = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+$`)
 	certificateRE = regexp.MustCompile(`^arn:aws[a-z-]*:acm:([a-z0-9-]+):([0-9]{12}):certificate/[A-Za-z0-9-]+$`)
+	secretRE      = regexp.MustCompile(`^[A-Za-z0-9/_+=.@-]{1,512}$`)
+	suffixRE      = regexp.MustCompile(`-[A-Za-z0-9]{6}$`) // what Secrets Manager ends an ARN with
+	mailRE        = regexp.MustCompile(`^[A-Za-z0-9._+-]{1,64}@([a-z0-9.-]+)$`)
 	roleRE        = regexp.MustCompile(`^arn:([a-z-]+):iam::([0-9]{12}):role(/.*/|/)([^/]+)$`)
 )
 
@@ -186,9 +202,11 @@ func (c *Config) check() error {
 	ranges("network.endpointClients", c.Network.EndpointClients)
 
 	want(hostRE.MatchString(c.LoadBalancer.Host), "loadBalancer.host", "%q is no host name like gate.example.com", c.LoadBalancer.Host)
-	cert := certificateRE.FindStringSubmatch(c.LoadBalancer.Certificate)
-	want(cert != nil && cert[1] == c.Region && cert[2] == c.Account, "loadBalancer.certificate",
-		"%q is no ACM certificate of account %s in %s", c.LoadBalancer.Certificate, c.Account, c.Region)
+	certificate := func(field, arn string) {
+		cert := certificateRE.FindStringSubmatch(arn)
+		want(cert != nil && cert[1] == c.Region && cert[2] == c.Account, field, "%q is no ACM certificate of account %s in %s", arn, c.Account, c.Region)
+	}
+	certificate("loadBalancer.certificate", c.LoadBalancer.Certificate)
 	want(len(c.LoadBalancer.Clients) > 0, "loadBalancer.clients", "name the ranges that may connect, or nobody can")
 	ranges("loadBalancer.clients", c.LoadBalancer.Clients)
 	if c.LoadBalancer.InternetFacing {
@@ -203,6 +221,14 @@ func (c *Config) check() error {
 	}), "proxy", "Fargate has no task of cpu %d and memory %d; cpu 512 and memory 1024 is one it has", c.Proxy.CPU, c.Proxy.Memory)
 	want(c.Recordings.RetentionDays >= 1 && c.Recordings.RetentionDays <= 36500, "recordings.retentionDays",
 		"%d is not between 1 and 36500", c.Recordings.RetentionDays)
+
+	want(hostRE.MatchString(c.Reviews.Host), "reviews.host", "%q is no host name like reviews.example.com", c.Reviews.Host)
+	want(c.Reviews.Host != c.LoadBalancer.Host, "reviews.host", "%q is the gate's; the reviewers' pages need a name of their own", c.Reviews.Host)
+	for _, p := range c.Rules.Clusters {
+		want(!slices.Contains(p.Hosts, c.Reviews.Host), "reviews.host", "%q is cluster %q's; the reviewers' pages need a name of their own", c.Reviews.Host, p.Name)
+	}
+	certificate("reviews.certificate", c.Reviews.Certificate)
+	c.checkChannels(want)
 
 	var groups []string
 	for _, cl := range c.Clusters {
@@ -231,6 +257,32 @@ func (c *Config) check() error {
 		bad("policy", "%v", err)
 	}
 	return errors.Join(errs...)
+}
+
+// checkChannels holds that every reviewer the policy names can be reached: a question that nobody is told of is denied at
+// once, which should be known before it is deployed.
+func (c *Config) checkChannels(want func(ok bool, field, format string, a ...any)) {
+	secret, from := c.Reviews.Slack.Secret, c.Reviews.Mail.From
+	if secret != "" {
+		want(secretRE.MatchString(secret), "reviews.slack.secret", "%q is no name of a secret like %s; give its name, not its ARN", secret, settings.SlackSecret)
+		want(!suffixRE.MatchString(secret), "reviews.slack.secret", "%q ends as only the ARN of a secret does; give the name without the last seven characters, or choose another", secret)
+		want(secret != settings.PagesSecret, "reviews.slack.secret", "%q is the secret this stack makes for the pages", secret)
+	}
+	if from != "" {
+		// It becomes part of an ARN, where * and ? would stand for others.
+		m := mailRE.FindStringSubmatch(from)
+		want(m != nil && hostRE.MatchString(m[1]), "reviews.mail.from", "%q is no address like sallyport@example.com: letters, digits, and . _ + - before the @", from)
+	}
+	for _, g := range c.Rules.Reviewers {
+		if g.Slack != nil {
+			want(secret != "", "reviews.slack.secret", "missing, but the policy asks reviewers %q in Slack; name the secret, such as %s", g.Name, settings.SlackSecret)
+		} else {
+			want(from != "", "reviews.mail.from", "missing, and reviewers %q of the policy have no channel in Slack, so nobody could ask them", g.Name)
+		}
+	}
+	for _, r := range c.Rules.Rules {
+		want(r.Obligations.Links != "alone" || from != "", "reviews.mail.from", "missing, but rule %q lets links in mails decide", r.Name)
+	}
 }
 
 // carried refuses a policy that would not reach its bucket byte for byte. It travels in the template, where

@@ -22,9 +22,9 @@ const (
 )
 
 // newGate is the load balancer, the proxy behind it, and the only ways between them and out.
-func newGate(st awscdk.Stack, c *Config, s stores, exchange awslambda.Function, policy constructs.IDependable, image awsecs.ContainerImage) elb.ApplicationLoadBalancer {
+func newGate(st awscdk.Stack, c *Config, s stores, exchange, review awslambda.Function, policy constructs.IDependable, image awsecs.ContainerImage) elb.ApplicationLoadBalancer {
 	n := newNetwork(st, c)
-	svc := newProxy(st, c, s, n, exchange, policy, image)
+	svc := newProxy(st, c, s, n, exchange, review, policy, image)
 
 	front := n.private
 	if c.LoadBalancer.InternetFacing {
@@ -143,16 +143,16 @@ func newNetwork(st awscdk.Stack, c *Config) network {
 	return n
 }
 
-// newProxy is the proxy on Fargate. Its role may invoke one function, read policies and put recordings; it may assume
+// newProxy is the proxy on Fargate. Its role may invoke two functions, read policies and put recordings; it may assume
 // nothing, list nothing and read no recording.
-func newProxy(st awscdk.Stack, c *Config, s stores, n network, exchange awslambda.Function, policy constructs.IDependable, image awsecs.ContainerImage) awsecs.FargateService {
+func newProxy(st awscdk.Stack, c *Config, s stores, n network, exchange, review awslambda.Function, policy constructs.IDependable, image awsecs.ContainerImage) awsecs.FargateService {
 	role := awsiam.NewRole(st, str("ProxyRole"), &awsiam.RoleProps{
-		Description: str("Proxy: invokes exchange, reads policies, puts recordings"),
+		Description: str("Proxy: invokes exchange and review, reads policies, puts recordings"),
 		AssumedBy: awsiam.NewServicePrincipal(service("ecs-tasks"), &awsiam.ServicePrincipalOpts{
 			Conditions: &map[string]any{"StringEquals": map[string]any{"aws:SourceAccount": c.Account}},
 		}),
 	})
-	role.AddToPolicy(allow("Exchange", strs("lambda:InvokeFunction"), exchange.FunctionArn()))
+	role.AddToPolicy(allow("Broker", strs("lambda:InvokeFunction"), exchange.FunctionArn(), review.FunctionArn()))
 	role.AddToPolicy(allow("Policy", strs("s3:GetObject", "s3:GetObjectVersion"), under(s.policy.BucketArn(), settings.PolicyPrefix)))
 	role.AddToPolicy(allow("Record", strs("s3:PutObject"),
 		under(s.recordings.BucketArn(), settings.RefusedPrefix), under(s.recordings.BucketArn(), settings.SessionsPrefix)))
@@ -174,6 +174,7 @@ func newProxy(st awscdk.Stack, c *Config, s stores, n network, exchange awslambd
 			Listen:            fmt.Sprintf(":%d", gatePort),
 			MetricsListen:     fmt.Sprintf(":%d", metricsPort),
 			ExchangeFunction:  *exchange.FunctionName(),
+			ReviewFunction:    *review.FunctionName(),
 			PolicyBucket:      *s.policy.BucketName(),
 			RecordingsBucket:  *s.recordings.BucketName(),
 			Drain:             "100s", // within StopTimeout

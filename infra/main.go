@@ -33,7 +33,11 @@ func main() {
 
 // built says in our words what the CDK would say in a stack trace.
 func built(dist string) error {
-	for _, f := range []string{exchangeBinary(dist), proxyImage(dist)} {
+	files := []string{proxyImage(dist)}
+	for _, name := range functions {
+		files = append(files, binary(dist, name))
+	}
+	for _, f := range files {
 		if _, err := os.Stat(f); err != nil {
 			return fmt.Errorf("%s is not built; run go run ./infra/build", f)
 		}

@@ -9,7 +9,6 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsecs"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awsiam"
-	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslogs"
 	"github.com/aws/constructs-go/constructs/v10"
 	"github.com/aws/jsii-runtime-go"
@@ -17,9 +16,12 @@ import (
 	"sallyport/shared/settings"
 )
 
+// functions are the broker's.
+var functions = []string{settings.ExchangeFunction, settings.ReviewFunction, settings.NotifyFunction, settings.CallbackFunction}
+
 // What infra/build leaves in dist.
-func exchangeBinary(dist string) string {
-	return filepath.Join(dist, "lambda", "exchange", "bootstrap")
+func binary(dist, function string) string {
+	return filepath.Join(dist, "lambda", strings.TrimPrefix(function, "sallyport-"), "bootstrap")
 }
 func proxyImage(dist string) string { return filepath.Join(dist, "proxy.tar") }
 
@@ -32,16 +34,22 @@ func NewStack(scope constructs.Construct, id string, c *Config, dist string) aws
 		TerminationProtection: yes,
 	})
 	s := newStores(st, c)
-	exchange := newExchange(st, c, s, awslambda.Code_FromAsset(str(filepath.Dir(exchangeBinary(dist))), nil))
+	exchange := newExchange(st, c, s, dist)
+	r := newReviews(st, c, s, dist)
 	tiers := newTiers(st, c, exchange)
-	policy := putPolicy(st, c, s.policy, append(tiers, exchange)...)
-	alb := newGate(st, c, s, exchange, policy, awsecs.ContainerImage_FromTarball(str(proxyImage(dist))))
+	policy := putPolicy(st, c, s.policy, slices.Concat(tiers, r.announce, []constructs.IDependable{exchange, r.review, r.callback, r.notify})...)
+	alb := newGate(st, c, s, exchange, r.review, policy, awsecs.ContainerImage_FromTarball(str(proxyImage(dist))))
 
 	for _, o := range []struct{ name, what, value string }{
 		{"LoadBalancerDNS", "point loadBalancer.host and the clusters' hosts here", *alb.LoadBalancerDnsName()},
 		{"GateURL", "where agents connect", "https://" + c.LoadBalancer.Host},
 		{"ExchangeFunction", "the function that turns tokens into sessions", *exchange.FunctionName()},
+		{"ReviewsDNS", "point reviews.host here", *r.domain.RegionalDomainName()},
+		{"ReviewsURL", "where reviewers answer", reviewsURL(c)},
+		{"ReviewWorkflow", "the state machine that one approval is one execution of", *r.workflow.StateMachineArn()},
+		{"Alarms", "alarms to act on; they tell nobody by themselves", strings.Join(r.alarms, " ")},
 		{"SessionsTable", "the table of sessions", *s.sessions.TableName()},
+		{"ApprovalsTable", "the table of approvals", *s.approvals.TableName()},
 		{"PolicyBucket", "where policies lie; the newest version of " + settings.PolicyCurrent + " that loads is in force", *s.policy.BucketName()},
 		{"PolicyDigest", "the policy this stack put", c.Rules.Digest},
 		{"RecordingsBucket", "where recordings lie", *s.recordings.BucketName()},

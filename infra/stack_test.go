@@ -218,23 +218,65 @@ func TestRights(t *testing.T) {
 		}
 	}
 	slices.Sort(got)
+	keys := func(kinds string) string {
+		return " if map[ForAllValues:StringLike:map[dynamodb:LeadingKeys:[" + kinds + "]]]"
+	}
 	want := []string{
+		"<CallbackRole>: dynamodb:DeleteItem dynamodb:PutItem on <Approvals>" + keys("grants#*"),
+		"<CallbackRole>: dynamodb:GetItem dynamodb:PutItem on <Approvals>" + keys("approval#*"),
+		"<CallbackRole>: dynamodb:GetItem dynamodb:PutItem on <Approvals>" + keys("known#* once#*"),
+		"<CallbackRole>: dynamodb:GetItem dynamodb:UpdateItem on <Approvals>" + keys("link#*"),
+		"<CallbackRole>: dynamodb:GetItem on <Approvals>" + keys("task#*"),
+		"<CallbackRole>: dynamodb:Query on <Approvals>/index/list",
+		"<CallbackRole>: logs:CreateLogStream logs:PutLogEvents on <CallbackLog>",
+		"<CallbackRole>: s3:GetObject s3:GetObjectVersion on <Policies>/policy/*",
+		"<CallbackRole>: s3:ListBucketVersions on <Policies> if map[StringEquals:map[s3:prefix:policy/current.yaml]]",
+		"<CallbackRole>: secretsmanager:GetSecretValue on <Pages>",
+		"<CallbackRole>: secretsmanager:GetSecretValue on arn:aws:secretsmanager:eu-west-1:111122223333:secret:sallyport/slack-??????",
+		"<CallbackRole>: states:SendTaskSuccess on <Workflow>",
+		"<CallbackRole>: xray:PutTelemetryRecords xray:PutTraceSegments on *", // AWS knows no resource for them
+		"<ExchangeRole>: dynamodb:DeleteItem on <Approvals>" + keys("grants#*"),
+		"<ExchangeRole>: dynamodb:GetItem dynamodb:PutItem on <Approvals>" + keys("approval#*"),
 		"<ExchangeRole>: dynamodb:GetItem dynamodb:PutItem dynamodb:UpdateItem on <Sessions>",
 		"<ExchangeRole>: eks:DescribeCluster on arn:aws:eks:eu-west-1:111122223333:cluster/dev",
 		"<ExchangeRole>: logs:CreateLogStream logs:PutLogEvents on <ExchangeLog>",
 		"<ExchangeRole>: s3:GetObject s3:GetObjectVersion on <Policies>/policy/*",
 		"<ExchangeRole>: s3:ListBucketVersions on <Policies> if map[StringEquals:map[s3:prefix:policy/current.yaml]]",
 		"<ExchangeRole>: sts:AssumeRole sts:SetSourceIdentity sts:TagSession on arn:aws:iam::111122223333:role/sallyport/develop arn:aws:iam::111122223333:role/sallyport/maintain arn:aws:iam::111122223333:role/sallyport/observe arn:aws:iam::111122223333:role/sallyport/operate",
-		"<ExchangeRole>: xray:PutTelemetryRecords xray:PutTraceSegments on *", // AWS knows no resource for them
+		"<ExchangeRole>: xray:PutTelemetryRecords xray:PutTraceSegments on *",
+		"<NotifyRole>: dynamodb:DeleteItem on <Approvals>" + keys("grants#*"),
+		"<NotifyRole>: dynamodb:GetItem dynamodb:PutItem on <Approvals>" + keys("approval#*"),
+		"<NotifyRole>: dynamodb:GetItem on <Approvals>" + keys("known#*"),
+		"<NotifyRole>: dynamodb:PutItem dynamodb:Query on <Approvals>" + keys("sent#*"),
+		"<NotifyRole>: dynamodb:PutItem on <Approvals>" + keys("link#* task#*"),
+		"<NotifyRole>: logs:CreateLogStream logs:PutLogEvents on <NotifyLog>",
+		"<NotifyRole>: s3:GetObject s3:GetObjectVersion on <Policies>/policy/*",
+		"<NotifyRole>: s3:ListBucketVersions on <Policies> if map[StringEquals:map[s3:prefix:policy/current.yaml]]",
+		"<NotifyRole>: secretsmanager:GetSecretValue on arn:aws:secretsmanager:eu-west-1:111122223333:secret:sallyport/slack-??????",
+		"<NotifyRole>: ses:SendEmail on arn:aws:ses:eu-west-1:111122223333:identity/example.com arn:aws:ses:eu-west-1:111122223333:identity/sallyport@example.com if map[StringEquals:map[ses:FromAddress:sallyport@example.com]]",
+		"<NotifyRole>: xray:PutTelemetryRecords xray:PutTraceSegments on *",
 		"<PolicyWriterRole>: logs:CreateLogStream logs:PutLogEvents on <PolicyWriterLog>",
 		"<PolicyWriterRole>: s3:PutObject on <Policies>/policy/*",
-		"<ProxyRole>: lambda:InvokeFunction on <Exchange>",
+		"<ProxyRole>: lambda:InvokeFunction on <Exchange> <Review>",
 		"<ProxyRole>: s3:GetObject s3:GetObjectVersion on <Policies>/policy/*",
 		"<ProxyRole>: s3:PutObject on <Recordings>/refused/* <Recordings>/sessions/*",
 		"<ProxyTaskExecutionRole>: ecr:BatchCheckLayerAvailability ecr:BatchGetImage ecr:GetDownloadUrlForLayer on arn:aws:ecr:eu-west-1:111122223333:repository/cdk-hnb659fds-container-assets-111122223333-eu-west-1",
 		"<ProxyTaskExecutionRole>: ecr:GetAuthorizationToken on *", // AWS knows no resource for it
 		"<ProxyTaskExecutionRole>: logs:CreateLogStream logs:PutLogEvents on <ProxyLog>",
+		"<ReviewRole>: dynamodb:BatchGetItem dynamodb:GetItem dynamodb:PutItem on <Approvals>" + keys("approval#*"),
+		"<ReviewRole>: dynamodb:GetItem dynamodb:PutItem on <Approvals>" + keys("ask#* once#*"),
+		"<ReviewRole>: dynamodb:GetItem on <Approvals>" + keys("known#*"),
+		"<ReviewRole>: dynamodb:Query on <Approvals>" + keys("grants#*"),
+		"<ReviewRole>: dynamodb:UpdateItem on <Approvals>" + keys("limit#*"),
+		"<ReviewRole>: logs:CreateLogStream logs:PutLogEvents on <ReviewLog>",
+		"<ReviewRole>: s3:GetObject s3:GetObjectVersion on <Policies>/policy/*",
+		"<ReviewRole>: s3:ListBucketVersions on <Policies> if map[StringEquals:map[s3:prefix:policy/current.yaml]]",
+		"<ReviewRole>: states:StartExecution on <Workflow>",
+		"<ReviewRole>: xray:PutTelemetryRecords xray:PutTraceSegments on *",
+		"<WorkflowRole>: lambda:InvokeFunction on <Notify>",
+		"<WorkflowRole>: logs:CreateLogDelivery logs:DeleteLogDelivery logs:DescribeLogGroups logs:DescribeResourcePolicies logs:GetLogDelivery logs:ListLogDeliveries logs:PutResourcePolicy logs:UpdateLogDelivery xray:GetSamplingRules xray:GetSamplingTargets xray:PutTelemetryRecords xray:PutTraceSegments on *", // Step Functions wants these of a role that logs and traces
 	}
+	slices.Sort(want)
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
@@ -244,7 +286,7 @@ func TestRights(t *testing.T) {
 			t.Errorf("role %s has rights outside AWS::IAM::Policy", id)
 		}
 	}
-	for _, typ := range []string{"AWS::IAM::ManagedPolicy", "AWS::IAM::RolePolicy", "AWS::IAM::User", "AWS::IAM::Group", "AWS::Lambda::Permission", "AWS::Lambda::Url"} {
+	for _, typ := range []string{"AWS::IAM::ManagedPolicy", "AWS::IAM::RolePolicy", "AWS::IAM::User", "AWS::IAM::Group", "AWS::Lambda::Url"} {
 		if ids := tpl.all(typ); ids != nil {
 			t.Errorf("%s is not expected: %v", typ, ids)
 		}
@@ -252,9 +294,14 @@ func TestRights(t *testing.T) {
 }
 
 // No statement anywhere that allows something does so for every action, every resource or every principal, but for the
-// three actions that AWS knows no resource for.
+// actions that AWS knows no resource for.
 func TestNoWildcards(t *testing.T) {
-	free := []string{"ecr:GetAuthorizationToken", "xray:PutTelemetryRecords", "xray:PutTraceSegments"}
+	free := []string{
+		"ecr:GetAuthorizationToken", "xray:PutTelemetryRecords", "xray:PutTraceSegments",
+		// Of the workflow's role: how Step Functions delivers its log and its traces.
+		"logs:CreateLogDelivery", "logs:DeleteLogDelivery", "logs:DescribeLogGroups", "logs:DescribeResourcePolicies", "logs:GetLogDelivery",
+		"logs:ListLogDeliveries", "logs:PutResourcePolicy", "logs:UpdateLogDelivery", "xray:GetSamplingRules", "xray:GetSamplingTargets",
+	}
 	list := func(v any) []string {
 		if l, ok := v.([]any); ok {
 			var out []string
@@ -310,38 +357,48 @@ func TestNoWildcards(t *testing.T) {
 
 func TestProcessesGetTheirSettings(t *testing.T) {
 	tpl := stack(t)
-	exchange := map[string]string{}
-	_, f := tpl.one(t, "AWS::Lambda::Function", "Exchange")
-	for k, v := range at(f.Properties, "Environment", "Variables").(map[string]any) {
-		exchange[k] = spell(v)
-	}
-	proxy := map[string]string{}
 	_, task := tpl.one(t, "AWS::ECS::TaskDefinition", "ProxyTask")
+	proxy := map[string]string{}
 	for _, e := range at(task.Properties, "ContainerDefinitions", 0, "Environment").([]any) {
 		proxy[at(e, "Name").(string)] = spell(at(e, "Value"))
 	}
-	if d := cmp.Diff(settings.Environment(settings.Exchange{Table: "<Sessions>", PolicyBucket: "<Policies>"}), exchange); d != "" {
-		t.Error("exchange:", d)
-	}
-	if d := cmp.Diff(settings.Environment(settings.Proxy{
-		Listen: ":8443", MetricsListen: ":9090", ExchangeFunction: "<Exchange>", PolicyBucket: "<Policies>",
-		RecordingsBucket: "<Recordings>", Drain: "100s", TrustForwardedFor: "true",
-	}), proxy); d != "" {
-		t.Error("proxy:", d)
-	}
-	for _, env := range []map[string]string{exchange, proxy} {
-		for k, v := range env {
-			if v == "" {
-				t.Errorf("%s is empty", k)
-			}
+	function := func(id string) map[string]string {
+		_, f := tpl.one(t, "AWS::Lambda::Function", id)
+		env := map[string]string{}
+		for k, v := range at(f.Properties, "Environment", "Variables").(map[string]any) {
+			env[k] = spell(v)
 		}
+		return env
 	}
-	if f.Properties["FunctionName"] != settings.ExchangeFunction {
-		t.Errorf("exchange is named %v", f.Properties["FunctionName"])
-	}
-	for k, want := range map[string]any{"Runtime": "provided.al2023", "Architectures": []any{"arm64"}, "Timeout": 10.0, "MemorySize": 256.0, "TracingConfig": map[string]any{"Mode": "Active"}, "ReservedConcurrentExecutions": nil} {
-		if d := cmp.Diff(want, f.Properties[k]); d != "" {
-			t.Errorf("exchange %s: %s", k, d)
+	for _, p := range []struct {
+		name string
+		want any
+		got  map[string]string
+	}{
+		{"proxy", settings.Proxy{
+			Listen: ":8443", MetricsListen: ":9090", ExchangeFunction: "<Exchange>", ReviewFunction: "<Review>", PolicyBucket: "<Policies>",
+			RecordingsBucket: "<Recordings>", Drain: "100s", TrustForwardedFor: "true",
+		}, proxy},
+		{"exchange", settings.Exchange{Table: "<Sessions>", Approvals: "<Approvals>", PolicyBucket: "<Policies>"}, function("Exchange")},
+		{"review", settings.Review{
+			Approvals: "<Approvals>", PolicyBucket: "<Policies>", Workflow: "<Workflow>", ReviewsURL: "https://reviews.example.com",
+		}, function("Review")},
+		{"notify", settings.Notify{
+			Approvals: "<Approvals>", PolicyBucket: "<Policies>", ReviewsURL: "https://reviews.example.com", PagesSecret: "sallyport/pages",
+			SlackSecret: "sallyport/slack", MailFrom: "sallyport@example.com",
+		}, function("Notify")},
+		{"callback", settings.Callback{
+			Approvals: "<Approvals>", PolicyBucket: "<Policies>", ReviewsURL: "https://reviews.example.com", PagesSecret: "sallyport/pages",
+			SlackSecret: "sallyport/slack",
+		}, function("Callback")},
+	} {
+		if d := cmp.Diff(settings.Environment(p.want), p.got); d != "" {
+			t.Errorf("%s: %s", p.name, d)
+		}
+		for k, v := range p.got {
+			if v == "" {
+				t.Errorf("%s: %s is empty", p.name, k)
+			}
 		}
 	}
 }
@@ -349,7 +406,7 @@ func TestProcessesGetTheirSettings(t *testing.T) {
 // Every way in and out, and no other.
 func TestOutputs(t *testing.T) {
 	tpl := stack(t)
-	for _, o := range []string{"LoadBalancerDNS", "GateURL", "ExchangeFunction", "SessionsTable", "PolicyBucket", "PolicyDigest", "RecordingsBucket", "LogsBucket"} {
+	for _, o := range []string{"LoadBalancerDNS", "GateURL", "ReviewsDNS", "ReviewsURL", "ReviewWorkflow", "Alarms", "ExchangeFunction", "SessionsTable", "ApprovalsTable", "PolicyBucket", "PolicyDigest", "RecordingsBucket", "LogsBucket"} {
 		if tpl.Outputs[o] == nil {
 			t.Errorf("output %s is missing", o)
 		}

@@ -17,6 +17,7 @@ import (
 // stores is where the gate keeps things. All of it stays when the stack is deleted.
 type stores struct {
 	sessions   awsdynamodb.Table
+	approvals  awsdynamodb.Table
 	policy     awss3.Bucket
 	recordings awss3.Bucket
 	logs       awss3.Bucket
@@ -25,12 +26,17 @@ type stores struct {
 func newStores(st awscdk.Stack, c *Config) stores {
 	var s stores
 	s.sessions = newTable(st, "Sessions", settings.Sessions)
+	s.approvals = newTable(st, "Approvals", settings.Approvals)
 
 	s.logs = newBucket(st, "Logs", awss3.BucketProps{
 		LifecycleRules: &[]*awss3.LifecycleRule{{Id: str("expire"), Expiration: days(365)}},
 	})
 	s.policy = newBucket(st, "Policies", awss3.BucketProps{
 		Versioned: yes, ServerAccessLogsBucket: s.logs, ServerAccessLogsPrefix: str("s3/policies/"),
+	})
+	// By the resource itself: the CDK's EventBridgeEnabled would add a function that may change every bucket's notifications.
+	s.policy.Node().DefaultChild().(awss3.CfnBucket).SetNotificationConfiguration(&awss3.CfnBucket_NotificationConfigurationProperty{
+		EventBridgeConfiguration: &awss3.CfnBucket_EventBridgeConfigurationProperty{EventBridgeEnabled: yes},
 	})
 	// Governance, not compliance: whoever holds s3:BypassGovernanceRetention can still undo a mistake. No role here does.
 	s.recordings = newBucket(st, "Recordings", awss3.BucketProps{
@@ -67,7 +73,28 @@ func newTable(st awscdk.Stack, id string, t settings.Table) awsdynamodb.Table {
 		DeletionProtection:               yes,
 		RemovalPolicy:                    awscdk.RemovalPolicy_RETAIN,
 	})
+	if i := t.Index; i != nil {
+		table.AddGlobalSecondaryIndex(&awsdynamodb.GlobalSecondaryIndexProps{
+			IndexName: &i.Name, PartitionKey: key(i.PartitionKey), SortKey: key(i.SortKey), ProjectionType: awsdynamodb.ProjectionType_ALL,
+		})
+	}
 	return table
+}
+
+// rows allows what a function does to the items of its kinds: the first words of their partition keys, which the table's
+// layout in package settings names. A function that is broken into reaches no others. Every action given here carries the
+// keys it is about, so that ForAllValues is never asked about none.
+func rows(sid string, table awsdynamodb.Table, kinds []string, actions ...string) awsiam.PolicyStatement {
+	var keys []string
+	for _, k := range kinds {
+		keys = append(keys, k+"#*")
+	}
+	for i, a := range actions {
+		actions[i] = "dynamodb:" + a
+	}
+	s := allow(sid, strs(actions...), table.TableArn())
+	s.AddCondition(str("ForAllValues:StringLike"), map[string]any{"dynamodb:LeadingKeys": keys})
+	return s
 }
 
 func key(name string) *awsdynamodb.Attribute {

@@ -13,30 +13,37 @@ import (
 	"sallyport/shared/settings"
 )
 
-func TestTable(t *testing.T) {
+func TestTables(t *testing.T) {
 	tpl := stack(t)
-	_, r := tpl.one(t, "AWS::DynamoDB::Table", "Sessions")
 	schema := func(hash, sort string) []any {
 		return []any{map[string]any{"AttributeName": hash, "KeyType": "HASH"}, map[string]any{"AttributeName": sort, "KeyType": "RANGE"}}
 	}
-	s := settings.Sessions
-	for k, want := range map[string]any{
-		"TableName": s.Name, "KeySchema": schema(s.PartitionKey, s.SortKey),
-		"TimeToLiveSpecification": map[string]any{"AttributeName": s.TTL, "Enabled": true}, "BillingMode": "PAY_PER_REQUEST",
-		"PointInTimeRecoverySpecification": map[string]any{"PointInTimeRecoveryEnabled": true},
-		"DeletionProtectionEnabled":        true, "SSESpecification": map[string]any{"SSEEnabled": true},
-	} {
-		if d := cmp.Diff(want, r.Properties[k]); d != "" {
-			t.Errorf("%s: %s", k, d)
+	for id, s := range map[string]settings.Table{"Sessions": settings.Sessions, "Approvals": settings.Approvals} {
+		_, r := tpl.one(t, "AWS::DynamoDB::Table", id)
+		var index any
+		if i := s.Index; i != nil {
+			index = []any{map[string]any{
+				"IndexName": i.Name, "KeySchema": schema(i.PartitionKey, i.SortKey), "Projection": map[string]any{"ProjectionType": "ALL"},
+			}}
 		}
-	}
-	for _, a := range r.Properties["AttributeDefinitions"].([]any) {
-		if at(a, "AttributeType") != "S" {
-			t.Errorf("key %v is no string", a)
+		for k, want := range map[string]any{
+			"TableName": s.Name, "KeySchema": schema(s.PartitionKey, s.SortKey), "GlobalSecondaryIndexes": index,
+			"TimeToLiveSpecification": map[string]any{"AttributeName": s.TTL, "Enabled": true}, "BillingMode": "PAY_PER_REQUEST",
+			"PointInTimeRecoverySpecification": map[string]any{"PointInTimeRecoveryEnabled": true},
+			"DeletionProtectionEnabled":        true, "SSESpecification": map[string]any{"SSEEnabled": true},
+		} {
+			if d := cmp.Diff(want, r.Properties[k]); d != "" {
+				t.Errorf("%s %s: %s", id, k, d)
+			}
 		}
-	}
-	if r.DeletionPolicy != "Retain" {
-		t.Error("the table goes with the stack")
+		for _, a := range r.Properties["AttributeDefinitions"].([]any) {
+			if at(a, "AttributeType") != "S" {
+				t.Errorf("%s: key %v is no string", id, a)
+			}
+		}
+		if r.DeletionPolicy != "Retain" {
+			t.Errorf("table %s goes with the stack", id)
+		}
 	}
 }
 
@@ -140,9 +147,12 @@ func TestPolicyArrivesExactly(t *testing.T) {
 func TestPolicyComesInOrder(t *testing.T) {
 	tpl := stack(t)
 	id, current := tpl.one(t, "Custom::SallyportPolicy", "PolicyCurrent")
-	exchange, _ := tpl.one(t, "AWS::Lambda::Function", "Exchange")
 	object, _ := tpl.one(t, "Custom::SallyportPolicy", "PolicyObject")
-	first := append([]string{exchange, object}, tpl.all("AWS::EKS::AccessEntry")...)
+	first := append([]string{object}, tpl.all("AWS::EKS::AccessEntry")...)
+	for _, f := range []string{"Exchange", "Review", "Notify", "Callback"} {
+		id, _ := tpl.one(t, "AWS::Lambda::Function", f)
+		first = append(first, id)
+	}
 	for _, tier := range []string{"observe", "operate", "develop", "maintain"} {
 		role, _ := tpl.one(t, "AWS::IAM::Role", "Tier"+tier)
 		first = append(first, role)
@@ -171,7 +181,8 @@ func TestAnotherPolicy(t *testing.T) {
 		changes     bool
 	}{
 		{"Custom::SallyportPolicy", "PolicyObject", true}, {"Custom::SallyportPolicy", "PolicyCurrent", true},
-		{"AWS::Lambda::Function", "Exchange", false}, {"AWS::ECS::TaskDefinition", "ProxyTask", false},
+		{"AWS::Lambda::Function", "Exchange", false}, {"AWS::Lambda::Function", "Review", false},
+		{"AWS::Lambda::Function", "Notify", false}, {"AWS::Lambda::Function", "Callback", false}, {"AWS::ECS::TaskDefinition", "ProxyTask", false},
 	} {
 		_, before := a.one(t, w.typ, w.prefix)
 		_, after := b.one(t, w.typ, w.prefix)

@@ -22,8 +22,10 @@ func main() {
 
 func build(dist string) error {
 	// lambda.norpc leaves out the protocol of the retired Go 1.x runtime.
-	if err := compile(filepath.Join(dist, "lambda", "exchange", "bootstrap"), "./functions/exchange", "lambda.norpc"); err != nil {
-		return err
+	for _, name := range []string{"exchange", "review", "notify", "callback"} {
+		if err := compile(filepath.Join(dist, "lambda", name, "bootstrap"), "./functions/"+name, "lambda.norpc"); err != nil {
+			return err
+		}
 	}
 	proxy := filepath.Join(dist, "proxy", "proxy")
 	if err := compile(proxy, "./proxy", ""); err != nil {
