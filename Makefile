@@ -6,7 +6,9 @@ TOOLS       := $(CACHE)/tools
 GOLANGCI    := v2.15.0
 GOVULNCHECK := v1.9.0
 CDK         := 2.1148.1
+HELM        := v3.21.1
 GO_PACKAGES := ./...
+FUNCTIONS   := exchange review notify callback
 
 .PHONY: demo up down build test test-fast test-stack bench lint vuln synth fuzz help need clean
 .DEFAULT_GOAL := help
@@ -28,7 +30,7 @@ down: ## end everything that up started
 build: need bin/cluster bin/.moto-python ## build what the stack runs
 	@echo "building bin/local, bin/proxy, bin/sallyport and the functions"
 	@CGO_ENABLED=0 go build -trimpath -o bin/ ./local ./proxy ./cmd/sallyport
-	@CGO_ENABLED=0 go build -trimpath -tags lambda.norpc -o dist/local/exchange/bootstrap ./functions/exchange
+	@for f in $(FUNCTIONS); do CGO_ENABLED=0 go build -trimpath -tags lambda.norpc -o dist/local/$$f/bootstrap ./functions/$$f || exit 1; done
 
 # Kubernetes, once: minutes the first time, nothing after that. The script knows whether anything changed.
 .PHONY: bin/cluster bin/.moto-python
@@ -51,9 +53,9 @@ test: build lint ## every test one machine can run
 	@SALLYPORT_MOTO_PYTHON=$$(cat bin/.moto-python) go test $$(go list ./... | grep -v /e2e/) ./e2e/law
 	@$(MAKE) --no-print-directory test-stack synth
 
-test-stack: build ## the tests that drive the running stack
+test-stack: build $(TOOLS)/helm-$(HELM) ## the tests that drive the running stack
 	@echo "testing the running stack"
-	@SALLYPORT_STACK=1 go test -p 1 -timeout 20m ./e2e/...
+	@SALLYPORT_STACK=1 HELM=$(TOOLS)/helm-$(HELM) go test -p 1 -timeout 20m ./e2e/...
 
 test-fast: ## the inner loop: no network, no browser, no cluster
 	@go vet $(GO_PACKAGES) && go test -short $(GO_PACKAGES)
@@ -82,6 +84,10 @@ synth: ## the CloudFormation template, without an account
 $(TOOLS)/golangci-lint-$(GOLANGCI):
 	@echo "building golangci-lint $(GOLANGCI), once"
 	@mkdir -p $(TOOLS)/build && GOBIN=$(TOOLS)/build GOFLAGS= go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI) && mv $(TOOLS)/build/golangci-lint $@
+
+$(TOOLS)/helm-$(HELM):
+	@echo "building helm $(HELM), once"
+	@mkdir -p $(TOOLS)/build && GOBIN=$(TOOLS)/build GOFLAGS= go install helm.sh/helm/v3/cmd/helm@$(HELM) && mv $(TOOLS)/build/helm $@
 
 $(TOOLS)/govulncheck-$(GOVULNCHECK):
 	@echo "building govulncheck $(GOVULNCHECK), once"

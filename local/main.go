@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -16,18 +17,23 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
 
 	"sallyport/local/demo"
+	"sallyport/local/inbox"
 	"sallyport/local/issuer"
 	"sallyport/local/stack"
 )
 
-const usage = `usage: local up | down | demo | policy [FILE] | token ... | rotate [--drop]
+const usage = `usage: local up | down | demo | policy [FILE] | token ... | inbox [--json] | proxy [--json] | rotate [--drop]
   up      start everything in the background and wait until it serves; POLICY=file starts with that policy
   down    end every process that up started
   demo    the guided tour
   policy  make FILE the running stack's policy, without FILE the default one; it takes effect without a restart
-  token   print a token of the local issuer: --subject S [--groups a,b] [--claim k=v]... [--audience A] [--expires 10m]
+  token   print a token of the local issuer: --subject S [--groups a,b] [--claim k=v]... [--audience A] [--expires 10m],
+          or a reviewer's: --reviewer ana@example.com
+  inbox   print what Slack and mail would have got
+  proxy   start one more task of the proxy, which ends with the stack
   rotate  make the issuer sign with new keys; with --drop, forget the old ones at once
 `
 
@@ -99,6 +105,26 @@ func run(ctx context.Context, root, command string, args []string) error {
 			return exitCode(code)
 		}
 		return nil
+	case "inbox":
+		asJSON, err := jsonFlag(command, args)
+		if err != nil {
+			return err
+		}
+		return printInbox(ctx, s, asJSON)
+	case "proxy":
+		asJSON, err := jsonFlag(command, args)
+		if err != nil {
+			return err
+		}
+		t, err := s.AddProxy(ctx)
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			return json.NewEncoder(os.Stdout).Encode(t)
+		}
+		fmt.Printf("  %-10s %s\n  %-10s %s\n", t.Name, t.URL, "metrics", t.Metrics)
+		return nil
 	case "rotate":
 		flags := flag.NewFlagSet("rotate", flag.ExitOnError)
 		drop := flags.Bool("drop", false, "forget the old keys at once")
@@ -115,6 +141,75 @@ func run(ctx context.Context, root, command string, args []string) error {
 	}
 	fmt.Fprint(os.Stderr, usage)
 	return exitCode(2)
+}
+
+// jsonFlag reads the arguments of a command that has but one, --json.
+func jsonFlag(command string, args []string) (bool, error) {
+	flags := flag.NewFlagSet(command, flag.ContinueOnError)
+	asJSON := flags.Bool("json", false, "print JSON")
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return false, exitCode(0)
+	case err != nil:
+		return false, exitCode(2)
+	case flags.NArg() > 0:
+		fmt.Fprint(os.Stderr, usage)
+		return false, exitCode(2)
+	}
+	return *asJSON, nil
+}
+
+// printInbox prints what was sent, oldest first.
+func printInbox(ctx context.Context, s *stack.Stack, asJSON bool) error {
+	d, err := s.Describe()
+	if err != nil {
+		return errors.Join(errors.New("the stack is not up; make up starts it"), err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, d.Reviews.Inbox+"/messages.json", nil)
+	if err != nil {
+		return err
+	}
+	res, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return fmt.Errorf("asking the inbox: %w", err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("asking the inbox: %s", res.Status)
+	}
+	if asJSON {
+		_, err := io.Copy(os.Stdout, res.Body)
+		return err
+	}
+	var all []inbox.Message
+	if err := json.NewDecoder(res.Body).Decode(&all); err != nil {
+		return fmt.Errorf("asking the inbox: %w", err)
+	}
+	for _, m := range all {
+		fmt.Printf("%s  %s to %s: %s\n", m.At.Local().Format(time.TimeOnly), m.Channel, m.To, printable(m.Subject))
+		for line := range strings.Lines(strings.TrimSpace(m.Text)) {
+			fmt.Printf("    %s\n", printable(strings.TrimRight(line, "\n")))
+		}
+		for _, l := range m.Links {
+			fmt.Printf("    -> %s\n", printable(l))
+		}
+	}
+	if len(all) == 0 {
+		fmt.Println("Nothing was sent yet.")
+	}
+	return nil
+}
+
+// printable keeps what was sent from steering the terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) && r != '\t' {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, s)
 }
 
 func options() (stack.Options, error) {

@@ -5,6 +5,7 @@
 //	sts      AssumeRole and GetCallerIdentity, verified by signature and trust policy
 //	eks      DescribeCluster, access entries, and the token webhook of the API servers
 //	lambda   runs the functions' bootstrap binaries under the Lambda Runtime API
+//	httpapi  the HTTP API before the function with the reviewers' pages, at an address of its own
 //	moto     everything else: DynamoDB, Step Functions, S3, SES, Secrets Manager, KMS, CloudFormation
 //
 // What is simulated proves that requests are well-formed, signed by whom they should be, and that the parts work
@@ -20,6 +21,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -80,6 +82,10 @@ type Config struct {
 	AccessEntries []eks.AccessEntry
 	// CredentialLifetime, when not zero, is the most that credentials minted by AssumeRole live.
 	CredentialLifetime time.Duration
+	// Mail, when not nil, is put before SES v2's SendEmail.
+	Mail func(http.Handler) http.Handler
+	// Local are more handlers of what is under /_local/, by pattern.
+	Local map[string]http.Handler
 
 	Log *slog.Logger // nil for none
 }
@@ -108,6 +114,8 @@ type Stack struct {
 	servers []*http.Server
 	failed  chan error // what ended a part that should run
 	stop    sync.Once
+
+	traps trapped
 }
 
 // Start starts everything and waits until it serves; ctx bounds the start alone. Close ends it.
@@ -139,7 +147,7 @@ func Start(ctx context.Context, cfg Config) (_ *Stack, err error) {
 	}()
 
 	// Moto takes the longest, and needs nothing but the front's port.
-	fronts, port, err := listenLocalhost(cfg.FrontPort)
+	fronts, port, err := Listen(cfg.FrontPort)
 	if err != nil {
 		return nil, fmt.Errorf("aws: opening the endpoint: %w", err)
 	}
@@ -173,7 +181,7 @@ func Start(ctx context.Context, cfg Config) (_ *Stack, err error) {
 		return nil, err
 	}
 	s.serve("front", &http.Server{Handler: front.New(front.Config{
-		Moto: s.Moto.URL, Lambda: s.Lambda, STS: s.STS, EKS: s.EKS, Local: s.local(), Log: cfg.Log})}, fronts...)
+		Moto: s.Moto.URL, Lambda: s.Lambda, STS: s.STS, EKS: s.EKS, Local: s.local(), Mail: cfg.Mail, Trap: s.traps.spring, Log: cfg.Log})}, fronts...)
 	serving = true
 	if err := s.Moto.Ready(ctx); err != nil {
 		return nil, err
@@ -224,6 +232,11 @@ func (s *Stack) Close() {
 			s.Moto.Stop()
 		}
 	})
+}
+
+// Serve lets h answer on listeners as one more part, until Close. It is not to be called once Close may be.
+func (s *Stack) Serve(name string, h http.Handler, listeners ...net.Listener) {
+	s.serve(name, &http.Server{Handler: h}, listeners...)
 }
 
 // serve lets h answer on all listeners, and Wait hear when that ends.
@@ -299,12 +312,14 @@ func (s *Stack) startLambda() error {
 			}
 			f.Credentials = lambda.Credentials(p.Credentials)
 		}
+		s.traps.known(f.Credentials.AccessKeyID, f.Name)
 		env := map[string]string{"AWS_ENDPOINT_URL": s.URL}
 		maps.Copy(env, f.Env)
 		f.Env = env
 		functions = append(functions, f.Function)
 	}
 	var err error
+	s.traps.kill = func(name string) { _, _ = s.Lambda.Kill(name) }
 	s.Lambda, err = lambda.New(lambda.Config{Region: s.cfg.Region, AccountID: s.cfg.AccountID, Dir: filepath.Join(s.cfg.Dir, "lambda"),
 		Functions: functions, Log: s.cfg.Log.With("part", "lambda")})
 	return err
@@ -336,6 +351,8 @@ func (s *Stack) WebhookKubeconfig(cluster string) string {
 //	GET /_local/sts/assumed          the AssumeRole calls so far
 //	PUT /_local/sts/lifetime         {"lifetime": "5s"}: of credentials minted from now on; "0s" for as long as asked
 //	PUT /_local/eks/clusters/{name}  {"endpoint": "https://…", "ca": "PEM", "version": "1.35"}
+//	POST /_local/lambda/{name}/kill  kills the function's processes at once; with a body that is a Trap, once it springs
+//	POST /_local/stepfunctions/restart  Step Functions loses every execution
 func (s *Stack) local() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /_local/health", func(w http.ResponseWriter, _ *http.Request) {
@@ -362,6 +379,24 @@ func (s *Stack) local() http.Handler {
 		s.STS.SetLifetime(d)
 		reply(w, http.StatusOK, map[string]string{"lifetime": d.String()})
 	})
+	mux.HandleFunc("POST /_local/lambda/{name}/kill", s.serveKill)
+	mux.HandleFunc("DELETE /_local/lambda/{name}/kill", func(w http.ResponseWriter, r *http.Request) {
+		s.traps.remove(r.PathValue("name"))
+		reply(w, http.StatusOK, map[string]any{})
+	})
+	mux.HandleFunc("POST /_local/stepfunctions/restart", func(w http.ResponseWriter, r *http.Request) {
+		res, err := http.Post(s.Moto.URL.String()+"/moto-api/stepfunctions/restart", "", nil)
+		if err != nil {
+			reply(w, http.StatusServiceUnavailable, map[string]string{"message": err.Error()})
+			return
+		}
+		defer res.Body.Close()
+		w.WriteHeader(res.StatusCode)
+		_, _ = io.Copy(w, res.Body)
+	})
+	for pattern, h := range s.cfg.Local {
+		mux.Handle(pattern, h)
+	}
 	mux.HandleFunc("PUT /_local/eks/clusters/{name}", func(w http.ResponseWriter, r *http.Request) {
 		var in struct{ Endpoint, CA, Version string }
 		if !read(w, r, &in) {
@@ -374,7 +409,7 @@ func (s *Stack) local() http.Handler {
 		}
 		reply(w, http.StatusOK, map[string]string{"name": name, "webhookKubeconfig": s.WebhookKubeconfig(name)})
 	})
-	return mux
+	return http.NewCrossOriginProtection().Handler(mux) // a page that is open in a browser on this machine is here, too
 }
 
 func read(w http.ResponseWriter, r *http.Request, v any) bool {
@@ -393,8 +428,9 @@ func reply(w http.ResponseWriter, status int, v any) {
 	_ = json.NewEncoder(w).Encode(v)
 }
 
-// listenLocalhost listens on both addresses localhost may mean: the SDKs and moto's own client try either.
-func listenLocalhost(port int) ([]net.Listener, int, error) {
+// Listen listens on both addresses localhost may mean, since clients try either: the SDKs, moto's own client, browsers.
+// Port 0 is a free one.
+func Listen(port int) ([]net.Listener, int, error) {
 	for try := 0; ; try++ {
 		v4, err := net.Listen("tcp4", "127.0.0.1:"+strconv.Itoa(port))
 		if err != nil {

@@ -58,6 +58,8 @@ func TestMain(m *testing.M) {
 	switch os.Getenv("AWS_LAMBDA_FUNCTION_NAME") {
 	case "notify":
 		runtime.Start(notify)
+	case "remember":
+		runtime.Start(remember)
 	case "exchange":
 		runtime.Start(whoami)
 	default:

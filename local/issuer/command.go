@@ -10,12 +10,16 @@ import (
 	"time"
 )
 
+// ReviewsAudience is the audience of reviewers' tokens in the default policy.
+const ReviewsAudience = "sallyport-reviews"
+
 // Command runs "token": it prints a token of the issuer in dir, or in --dir, and needs no server. It returns the exit
 // code: 0 when a token was printed, 1 when none could be made, 2 when the arguments make no sense.
 //
 //	token --subject S [--groups a,b] [--claim k=v]... [--audience A] [--expires 10m] [--alg ES256]
 //	token --reviewer ana@example.com
 //
+// A reviewer's token is for the reviewers' pages and not for the gate: its audience is ReviewsAudience.
 // A claim's value is a number, a boolean, an array or an object where it is one in JSON, and a string otherwise.
 // --expires may be negative. With --exec-credential the token is printed the way kubectl's exec plugins do.
 func Command(dir string, args []string, stdout, stderr io.Writer) int {
@@ -26,7 +30,7 @@ func Command(dir string, args []string, stdout, stderr io.Writer) int {
 	flags.StringVar(&dir, "dir", dir, "the issuer's `directory`")
 	flags.StringVar(&c.Subject, "subject", "", "the token's `sub`")
 	groups := flags.String("groups", "", "the token's groups, `a,b`")
-	flags.StringVar(&c.Audience, "audience", "", "the token's `aud` (default: the gate's)")
+	flags.StringVar(&c.Audience, "audience", "", "the token's `aud` (default: the gate's, or the reviewers' pages')")
 	flags.DurationVar(&c.Expires, "expires", 10*time.Minute, "how long it is valid; negative: how long it has been expired")
 	flags.StringVar(&c.Algorithm, "alg", Algorithms[0], "the `algorithm` it is signed with: "+strings.Join(Algorithms, " or "))
 	reviewer := flags.String("reviewer", "", "a token of the person with this `e-mail` address, verified")
@@ -64,7 +68,10 @@ func Command(dir string, args []string, stdout, stderr io.Writer) int {
 	}
 	if *reviewer != "" {
 		c.Subject = *reviewer
-		c.Extra = map[string]any{"email": *reviewer, "email_verified": true}
+		c.Extra = person(*reviewer)
+		if c.Audience == "" {
+			c.Audience = ReviewsAudience
+		}
 	}
 	if *groups != "" {
 		c.Groups = strings.Split(*groups, ",")

@@ -1,10 +1,12 @@
-// Package issuer is the OIDC provider of the local stack: discovery, keys that rotate on command, and tokens on demand.
+// Package issuer is the OIDC provider of the local stack: discovery, keys that rotate on command, tokens on demand, and a
+// login page for people's browsers (authorization code with PKCE).
 //
-// It gives a token with any claims to whoever can read its directory, which is what it is for; so it belongs on one
-// machine, its keys are files that only their owner may read, and nothing in AWS trusts it.
+// It gives a token with any claims to whoever can read its directory, and one with any e-mail address to whoever opens its
+// login page, which is what it is for; so it belongs on one machine, its keys are files that only their owner may read,
+// it sends a browser nowhere but to this machine, and nothing in AWS trusts it.
 //
 // All of its state is two files in a directory, written by renaming, so that tokens are minted without the server
-// running and the server sees what another process rotated.
+// running and the server sees what another process rotated. Codes of logins under way are in the server's memory.
 package issuer
 
 import (
@@ -59,9 +61,10 @@ type Issuer struct {
 	now func() time.Time
 	settings
 
-	mu   sync.Mutex
-	raw  []byte // the keys file as it was last read
-	keys []jose.JSONWebKey
+	mu    sync.Mutex
+	raw   []byte // the keys file as it was last read
+	keys  []jose.JSONWebKey
+	codes map[string]grant // authorization codes that were not used
 }
 
 type settings struct {
@@ -77,7 +80,7 @@ func New(c Config) (*Issuer, error) {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the issuer's directory: %w", err)
 	}
-	i := &Issuer{dir: c.Dir, now: c.Now, settings: settings{URL: c.URL, Audience: c.Audience}}
+	i := &Issuer{dir: c.Dir, now: c.Now, codes: map[string]grant{}, settings: settings{URL: c.URL, Audience: c.Audience}}
 	if i.now == nil {
 		i.now = time.Now
 	}
@@ -113,7 +116,7 @@ func Open(dir string) (*Issuer, error) {
 	if err := json.Unmarshal(data, &s); err != nil {
 		return nil, fmt.Errorf("reading the issuer's settings: %w", err)
 	}
-	i := &Issuer{dir: dir, now: time.Now, settings: s}
+	i := &Issuer{dir: dir, now: time.Now, codes: map[string]grant{}, settings: s}
 	_, err = i.load()
 	return i, err
 }
@@ -283,6 +286,8 @@ func (i *Issuer) Mint(c Claims) (string, error) {
 //
 //	GET  /.well-known/openid-configuration   the discovery document
 //	GET  /jwks                               the public keys
+//	GET  /authorize                          the login page; it posts to itself
+//	POST /token                              a code for an ID token
 //	POST /rotate                             new keys; ?drop=1 drops the old ones at once. Loopback only.
 func (i *Issuer) Handler() http.Handler {
 	mux := http.NewServeMux()
@@ -290,10 +295,17 @@ func (i *Issuer) Handler() http.Handler {
 		answer(w, "public, max-age=60", map[string]any{
 			"issuer":                                i.URL,
 			"jwks_uri":                              i.URL + "/jwks",
-			"response_types_supported":              []string{"id_token"},
+			"authorization_endpoint":                i.URL + "/authorize",
+			"token_endpoint":                        i.URL + "/token",
+			"response_types_supported":              []string{"code"},
+			"response_modes_supported":              []string{"query"},
+			"grant_types_supported":                 []string{"authorization_code"},
+			"scopes_supported":                      []string{"openid", "email"},
+			"code_challenge_methods_supported":      []string{"S256"},
+			"token_endpoint_auth_methods_supported": []string{"none"},
 			"subject_types_supported":               []string{"public"},
 			"id_token_signing_alg_values_supported": Algorithms,
-			"claims_supported":                      []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "groups", "email", "email_verified"},
+			"claims_supported":                      []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "auth_time", "nonce", "groups", "email", "email_verified"},
 		})
 	})
 	mux.HandleFunc("GET /jwks", func(w http.ResponseWriter, r *http.Request) {
@@ -309,6 +321,13 @@ func (i *Issuer) Handler() http.Handler {
 		answer(w, "public, max-age=10", public)
 	})
 	sameOrigin := http.NewCrossOriginProtection() // a page open in a browser on this machine is on loopback, too
+	mux.HandleFunc("GET /authorize", i.authorize)
+	mux.Handle("POST /authorize", sameOrigin.Handler(http.HandlerFunc(i.authorize)))
+	mux.HandleFunc("POST /token", i.token)
+	mux.HandleFunc("GET /login.css", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/css; charset=utf-8")
+		_, _ = w.Write(loginCSS)
+	})
 	mux.Handle("POST /rotate", sameOrigin.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !loopback(r) {
 			http.Error(w, "keys are rotated from this machine only", http.StatusForbidden)
@@ -337,6 +356,10 @@ func answer(w http.ResponseWriter, cache string, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", cache)
 	w.Header().Set("X-Content-Type-Options", "nosniff")
+	encode(w, v)
+}
+
+func encode(w http.ResponseWriter, v any) {
 	_ = json.NewEncoder(w).Encode(v) // an error is the client gone
 }
 

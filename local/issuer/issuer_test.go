@@ -108,6 +108,7 @@ func TestTokensAreTheGates(t *testing.T) {
 			access.Principal{Subject: "bot", Agent: "my bot", Owner: "ana", Run: map[string]string{"run_id": "12345678901234567890"}}},
 		{"a reviewer", []string{"--reviewer", "ana@example.com"},
 			func(i *access.Issuer) {
+				i.Audience = issuer.ReviewsAudience
 				i.Require = []access.Condition{{Claim: "email", Equals: []string{"ana@example.com"}}, {Claim: "email_verified", Equals: []string{"true"}}}
 			},
 			access.Principal{Subject: "ana@example.com", Agent: "ana@example.com"}},

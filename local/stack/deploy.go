@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
+	lambdatypes "github.com/aws/aws-sdk-go-v2/service/lambda/types"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"sallyport/shared/policy"
@@ -95,8 +98,28 @@ func (w Watcher) deploy(ctx context.Context, file []byte) error {
 	if err != nil {
 		return err
 	}
+	if err := w.announce(ctx, version); err != nil {
+		// It is in force all the same: S3 does not take a put back because nobody heard of it.
+		w.Log.Warn("function notify cannot be told of the new policy", "error", err)
+	}
 	w.Log.Info("the policy file changed, and was deployed", "file", filepath.Base(w.File), "digest", digest, "version", version, "filled", !bytes.Equal(file, filled))
 	return nil
+}
+
+// announce invokes function notify with the event that the CDK app's rule makes of S3's.
+func (w Watcher) announce(ctx context.Context, version string) error {
+	now := time.Now().UTC()
+	event, err := json.Marshal(map[string]any{"Records": []any{map[string]any{
+		"eventSource": "aws:s3", "eventName": "ObjectCreated", "eventTime": now.Format(time.RFC3339), "userIdentity": map[string]any{"principalId": Account},
+		"s3": map[string]any{"bucket": map[string]any{"name": PolicyBucket},
+			"object": map[string]any{"key": settings.PolicyCurrent, "versionId": version, "sequencer": fmt.Sprintf("%016X", now.UnixNano())}},
+	}}})
+	if err != nil {
+		return err
+	}
+	_, err = lambda.NewFromConfig(DeployerConfig(w.Endpoint)).Invoke(ctx, &lambda.InvokeInput{FunctionName: aws.String(settings.NotifyFunction),
+		InvocationType: lambdatypes.InvocationTypeEvent, Payload: event})
+	return err
 }
 
 // SetPolicy makes a file the running stack's policy file, filled in like the one the stack started with; the stack

@@ -62,6 +62,13 @@ func TestAdopt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for n, r := range original.Reviewers {
+		want := r
+		want.Issuer = own
+		if d := cmp.Diff(want, p.Reviewers[n]); d != "" || r.Slack == nil {
+			t.Errorf("reviewers %s: %s", r.Name, d)
+		}
+	}
 	if len(p.Rules) != len(original.Rules) || len(p.Tiers) != len(original.Tiers) {
 		t.Errorf("%d rules and %d tiers became %d and %d", len(original.Rules), len(original.Tiers), len(p.Rules), len(p.Tiers))
 	}

@@ -16,7 +16,8 @@ import (
 type process struct {
 	Name  string `json:"name"`
 	PID   int    `json:"pid"`
-	Start string `json:"start"` // clock ticks after boot, of /proc/<pid>/stat
+	Start string `json:"start"`           // clock ticks after boot, of /proc/<pid>/stat
+	Extra bool   `json:"extra,omitempty"` // the stack is up without it
 }
 
 // spawn starts a daemon of the stack in a session of its own, its output in the log file.

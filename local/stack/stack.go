@@ -56,6 +56,10 @@ type Description struct {
 		Endpoint string `json:"endpoint"`
 		Region   string `json:"region"`
 	} `json:"aws"`
+	Reviews struct {
+		URL   string `json:"url"`
+		Inbox string `json:"inbox"`
+	} `json:"reviews"`
 	Recordings struct {
 		Bucket string `json:"bucket"`
 	} `json:"recordings"`
@@ -85,14 +89,14 @@ func (s *Stack) processes() []process {
 	return all
 }
 
-// Running says whether every process of the stack runs.
+// Running says whether every process that up started runs.
 func (s *Stack) Running() bool {
 	if _, err := s.Describe(); err != nil {
 		return false
 	}
 	all := s.processes()
 	for _, p := range all {
-		if !p.alive() {
+		if !p.Extra && !p.alive() {
 			return false
 		}
 	}
@@ -112,7 +116,7 @@ func (s *Stack) Down() error {
 	if err := errors.Join(failed...); err != nil {
 		return err
 	}
-	for _, name := range []string{"stack.json", "profile.json", "processes.json", "cluster", "aws", "issuer", "agent.kubeconfig", "proxy-ca.crt", "proxy.crt", "proxy.key", "policy.yaml"} {
+	for _, name := range []string{"stack.json", "profile.json", "processes.json", proxyFile, "cluster", "aws", "issuer", "agent.kubeconfig", "proxy-ca.crt", "proxy.crt", "proxy.key", "policy.yaml"} {
 		if err := os.RemoveAll(s.path(name)); err != nil {
 			return fmt.Errorf("removing the stack's state: %w", err)
 		}
@@ -125,6 +129,7 @@ func (s *Stack) Print(d Description) {
 	rel := s.rel
 	fmt.Fprintf(s.Out, "\n  gate        %s\n  cluster     %s (%s)\n  issuer      %s\n  AWS         %s\n  policy      %s\n  metrics     %s\n",
 		d.Proxy.URL, d.Cluster.Name, d.Cluster.Server, d.Issuer.URL, d.AWS.Endpoint, rel(d.Policy.File), d.Proxy.Metrics)
+	fmt.Fprintf(s.Out, "  reviews     %s\n  inbox       %s\n", d.Reviews.URL, d.Reviews.Inbox)
 	fmt.Fprintf(s.Out, "\nBe an agent:\n  export KUBECONFIG=%s\n  %s get pods -n dev\n", rel(d.Agent.Kubeconfig), rel(s.bin("kubectl")))
 	fmt.Fprintf(s.Out, "Change what it may do, while it runs: edit %s, or\n  %s policy FILE\n", rel(d.Policy.File), rel(s.bin("local")))
 	fmt.Fprintf(s.Out, "See what was recorded:\n  %s sessions list\nEnd it:\n  make down\n", rel(s.bin("sallyport")))

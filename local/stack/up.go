@@ -14,7 +14,6 @@ import (
 	"io/fs"
 	"math/big"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,7 +45,7 @@ func (s *Stack) Up(ctx context.Context, o Options) (d Description, err error) {
 	if err := os.MkdirAll(s.path("logs"), 0o700); err != nil {
 		return d, err
 	}
-	unlock, err := s.lock()
+	unlock, err := s.lock(false)
 	if err != nil {
 		return d, err
 	}
@@ -87,6 +86,7 @@ type start struct {
 	procs  []process
 	awsEnv []string
 	hook   string // kubeconfig of the token webhook
+	slack  Slack
 }
 
 // daemon spawns a process and waits for the file in which it says that it is ready.
@@ -114,7 +114,7 @@ func (u *start) daemon(ctx context.Context, name, ready string, within time.Dura
 }
 
 // await polls until done, and fails with the end of the log when the process ends first or time is up.
-func (u *start) await(ctx context.Context, p process, within time.Duration, done func() (bool, error)) error {
+func (s *Stack) await(ctx context.Context, p process, within time.Duration, done func() (bool, error)) error {
 	deadline := time.Now().Add(within)
 	for {
 		ok, err := done()
@@ -126,9 +126,9 @@ func (u *start) await(ctx context.Context, p process, within time.Duration, done
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case !p.alive():
-			return fmt.Errorf("%s ended as it started; the end of .local/logs/%s.log:\n%s", p.Name, p.Name, tail(u.path("logs", p.Name+".log")))
+			return fmt.Errorf("%s ended as it started; the end of .local/logs/%s.log:\n%s", p.Name, p.Name, tail(s.path("logs", p.Name+".log")))
 		case time.Now().After(deadline):
-			return fmt.Errorf("%s is not ready after %v; the end of .local/logs/%s.log:\n%s", p.Name, within, p.Name, tail(u.path("logs", p.Name+".log")))
+			return fmt.Errorf("%s is not ready after %v; the end of .local/logs/%s.log:\n%s", p.Name, within, p.Name, tail(s.path("logs", p.Name+".log")))
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
@@ -160,6 +160,15 @@ type AWSReady struct {
 	WebhookKubeconfig string            `json:"webhook_kubeconfig"`
 	PIDs              map[string]int    `json:"pids"`
 	ProxyEnvironment  map[string]string `json:"proxy_environment"` // credentials of the proxy's role
+	Reviews           string            `json:"reviews"`           // where the reviewers' pages are
+	Inbox             string            `json:"inbox"`
+	Slack             Slack             `json:"slack"`
+}
+
+// Slack is what the gate and Slack know of each other, as the gate's secret holds it.
+type Slack struct {
+	SigningSecret string `json:"signing_secret"`
+	BotToken      string `json:"bot_token"`
 }
 
 func (u *start) aws(ctx context.Context) error {
@@ -170,14 +179,15 @@ func (u *start) aws(ctx context.Context) error {
 	var ready AWSReady
 	if err := u.daemon(ctx, "aws", u.path("aws", "ready.json"), 60*time.Second, &ready, environment("SALLYPORT_MOTO_PYTHON="+strings.TrimSpace(string(python))),
 		u.bin("local"), "serve-aws", "--dir", u.path("aws"), "--policy", u.d.Policy.File, "--issuer", u.d.Issuer.URL, "--ready", u.path("aws", "ready.json"),
-		"--exchange", filepath.Join(u.Root, "dist", "local", "exchange", "bootstrap"), "--credential-lifetime", u.o.CredentialLifetime.String()); err != nil {
+		"--functions", filepath.Join(u.Root, "dist", "local"), "--credential-lifetime", u.o.CredentialLifetime.String()); err != nil {
 		return err
 	}
 	for name, pid := range ready.PIDs {
 		u.d.PIDs[name] = pid
 	}
 	u.d.AWS.Endpoint, u.d.AWS.Region = ready.Endpoint, Region
-	u.hook = ready.WebhookKubeconfig
+	u.d.Reviews.URL, u.d.Reviews.Inbox = ready.Reviews, ready.Inbox
+	u.hook, u.slack = ready.WebhookKubeconfig, ready.Slack
 	for k, v := range ready.ProxyEnvironment {
 		u.awsEnv = append(u.awsEnv, k+"="+v)
 	}
@@ -256,22 +266,18 @@ func (u *start) proxy(ctx context.Context) error {
 	if err := certify(certificate, key, ca); err != nil {
 		return fmt.Errorf("making the gate's certificate: %w", err)
 	}
-	listen, metrics, err := freePorts()
-	if err != nil {
-		return err
-	}
 	drain := u.o.Drain
 	if drain == 0 {
 		drain = 2 * time.Second
 	}
-	env := environment(u.awsEnv...)
-	for k, v := range settings.Environment(settings.Proxy{
-		Listen: listen, MetricsListen: metrics, TLSCertificate: certificate, TLSKey: key, ExchangeFunction: settings.ExchangeFunction,
+	t := task{AWS: u.awsEnv, Settings: settings.Proxy{
+		TLSCertificate: certificate, TLSKey: key, ExchangeFunction: settings.ExchangeFunction, ReviewFunction: settings.ReviewFunction,
 		PolicyBucket: PolicyBucket, RecordingsBucket: RecordingsBucket, Drain: drain.String(),
-	}) {
-		env = append(env, k+"="+v)
+	}}
+	if err := writeJSON(u.path(proxyFile), t); err != nil {
+		return err
 	}
-	p, err := u.spawn("proxy", env, u.bin("proxy"))
+	p, listen, metrics, err := u.spawnProxy("proxy", t)
 	if err != nil {
 		return err
 	}
@@ -282,14 +288,7 @@ func (u *start) proxy(ctx context.Context) error {
 	}
 	u.d.Proxy.URL, u.d.Proxy.CA, u.d.Proxy.Metrics = "https://"+listen, ca, "http://"+metrics+"/metrics"
 	u.d.Recordings.Bucket = RecordingsBucket
-	if err := u.await(ctx, p, 30*time.Second, func() (bool, error) {
-		res, err := http.Get("http://" + metrics + "/readyz")
-		if err != nil {
-			return false, nil
-		}
-		res.Body.Close()
-		return res.StatusCode == http.StatusOK, nil
-	}); err != nil {
+	if err := u.awaitProxy(ctx, p, metrics); err != nil {
 		return err
 	}
 	return u.files()
@@ -314,7 +313,7 @@ func (u *start) files() error {
 	if err := writeJSON(u.d.Agent.Kubeconfig, kubeconfig); err != nil {
 		return err
 	}
-	profile := map[string]any{"region": Region, "endpoint": u.d.AWS.Endpoint, "recordings_bucket": RecordingsBucket, "cluster": Cluster,
+	profile := map[string]any{"region": Region, "endpoint": u.d.AWS.Endpoint, "recordings_bucket": RecordingsBucket, "cluster": Cluster, "reviews_url": u.d.Reviews.URL,
 		"credentials": map[string]string{"access_key_id": auditorKey, "secret_access_key": auditorSecret}}
 	return writeJSON(u.path("profile.json"), profile)
 }
@@ -330,13 +329,17 @@ func environment(more ...string) []string {
 	return append(env, more...)
 }
 
-// lock keeps two starts in one checkout apart.
-func (s *Stack) lock() (func(), error) {
+// lock keeps two starts in one checkout apart. With wait, the second goes on when the first is done.
+func (s *Stack) lock(wait bool) (func(), error) {
 	f, err := os.OpenFile(s.path("lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	how := syscall.LOCK_EX
+	if !wait {
+		how |= syscall.LOCK_NB
+	}
+	if err := syscall.Flock(int(f.Fd()), how); err != nil {
 		f.Close()
 		return nil, errors.New("another start is under way in this checkout; wait for it")
 	}

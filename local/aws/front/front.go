@@ -8,6 +8,9 @@
 // reads see either all of a write or nothing; conditional writes to one S3 key pass one at a time too; and an execution
 // that was given no name gets one, for moto's interpreter would call every such execution None, and refuse the second.
 //
+// And it is where tests reach in: it can put somebody before the mail that is sent, and end a call before or after it has
+// its effect, without an answer.
+//
 // It checks no signature but leaves that to the stand-ins: moto believes everybody. It must listen on loopback only, and
 // it refuses requests for a Host that is not this machine, so that a web page a developer happens to open cannot rename
 // itself into it. Whoever has an account on the machine can do anything to the local AWS, and nothing with it elsewhere.
@@ -41,20 +44,33 @@ type Config struct {
 	STS    http.Handler
 	EKS    http.Handler
 	Local  http.Handler // what is under /_local/
-	Log    *slog.Logger
+	// Mail, when not nil, is put before moto's SendEmail of SES v2.
+	Mail func(http.Handler) http.Handler
+	// Trap, when not nil, is asked about every call that is signed: what to do in its place, and what once it has had its
+	// effect. Either ends the call without an answer.
+	Trap func(call Call) (instead, after func())
+	Log  *slog.Logger
+}
+
+// A Call is one call of AWS, as far as it is told apart here.
+type Call struct {
+	AccessKeyID string
+	Service     string // of the credential scope
+	Operation   string // such as UpdateItem; of what is no JSON service, method and path
 }
 
 type handler struct {
 	cfg  Config
 	moto *httputil.ReverseProxy
+	mail http.Handler
 	ddb  sync.RWMutex
 	seed maphash.Seed
 	s3   [64]sync.Mutex // by bucket and key
 }
 
 const (
-	// maxItem bounds a DynamoDB request (AWS: 16 MB), maxObject what a conditional S3 write may hold in memory here.
 	maxItem   = 17 << 20
+	maxForm   = 1 << 20
 	maxObject = 256 << 20
 )
 
@@ -79,8 +95,15 @@ func New(cfg Config) http.Handler {
 			refuse(w, http.StatusServiceUnavailable, "ServiceUnavailable", "moto does not answer: "+err.Error())
 		},
 	}
+	h.mail = h.moto
+	if cfg.Mail != nil {
+		h.mail = cfg.Mail(h.moto)
+	}
 	return h
 }
+
+// sendEmail is the path of SES v2's SendEmail.
+const sendEmail = "/v2/email/outbound-emails"
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !here(r.Host) {
@@ -92,6 +115,44 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	scope, ok := sigv4.ScopeOf(r)
+	if ok && h.cfg.Trap != nil {
+		op, read := operation(w, r, scope.Service)
+		if !read {
+			return
+		}
+		instead, after := h.cfg.Trap(Call{AccessKeyID: scope.AccessKeyID, Service: scope.Service, Operation: op})
+		switch {
+		case instead != nil:
+			instead()
+			panic(http.ErrAbortHandler)
+		case after != nil:
+			h.route(&kept{header: http.Header{}}, r.WithContext(context.WithoutCancel(r.Context())), scope, ok)
+			after()
+			panic(http.ErrAbortHandler)
+		}
+	}
+	h.route(w, r, scope, ok)
+}
+
+// operation is what a signed request asks of its service; read is false when it was answered, for it cannot be read.
+func operation(w http.ResponseWriter, r *http.Request, service string) (op string, read bool) {
+	if _, op, ok := strings.Cut(r.Header.Get("X-Amz-Target"), "."); ok {
+		return op, true
+	}
+	if service == "sts" && r.Method == http.MethodPost { // the query protocol, its query in the body
+		if !whole(w, r, maxForm) {
+			return "", false
+		}
+		body, _ := io.ReadAll(r.Body) // from memory
+		replace(r, body)
+		if form, err := url.ParseQuery(string(body)); err == nil && form.Has("Action") {
+			return form.Get("Action"), true
+		}
+	}
+	return r.Method + " " + r.URL.Path, true
+}
+
+func (h *handler) route(w http.ResponseWriter, r *http.Request, scope sigv4.Scope, ok bool) {
 	switch {
 	case ok && scope.Service == "sts":
 		h.cfg.STS.ServeHTTP(w, r)
@@ -103,6 +164,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.dynamodb(w, r)
 	case ok && scope.Service == "s3":
 		h.object(w, r)
+	case ok && scope.Service == "ses" && r.Method == http.MethodPost && r.URL.Path == sendEmail:
+		h.mail.ServeHTTP(w, r)
 	case ok && r.Header.Get("X-Amz-Target") == "AWSStepFunctions.StartExecution":
 		h.startExecution(w, r)
 	case ok, strings.HasPrefix(r.URL.Path, "/moto-api/"):

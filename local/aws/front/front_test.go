@@ -323,3 +323,82 @@ func TestMotoGone(t *testing.T) {
 		}
 	}
 }
+
+// A trap ends a call in its place or after it had its effect, and the caller never hears how it ended.
+func TestTrap(t *testing.T) {
+	var served atomic.Int64
+	back := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { served.Add(1) }))
+	t.Cleanup(back.Close)
+	u, err := url.Parse(back.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var calls []front.Call
+	var instead, after func()
+	srv := httptest.NewServer(front.New(front.Config{Moto: u, STS: named("sts"), Log: slog.New(slog.DiscardHandler), Trap: func(c front.Call) (func(), func()) {
+		calls = append(calls, c)
+		return instead, after
+	}}))
+	t.Cleanup(srv.Close)
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // which would send what failed once more
+	sprung := 0
+	for _, tt := range []struct {
+		instead, after   bool
+		served           int64
+		answered, sprung int
+	}{{false, false, 1, 1, 0}, {true, false, 1, 0, 1}, {false, true, 2, 0, 2}} {
+		instead, after = nil, nil
+		if tt.instead {
+			instead = func() { sprung++ }
+		}
+		if tt.after {
+			after = func() { sprung++ }
+		}
+		answered := 0
+		if resp, err := client.Do(request(t, "POST", srv.URL+"/", signed("dynamodb"), "{}", "X-Amz-Target", "DynamoDB_20120810.UpdateItem")); err == nil {
+			resp.Body.Close()
+			answered++
+		}
+		if served.Load() != tt.served || answered != tt.answered || sprung != tt.sprung {
+			t.Errorf("%+v: served %d, answered %d, sprung %d", tt, served.Load(), answered, sprung)
+		}
+	}
+	instead, after = nil, nil
+	if _, body := do(t, request(t, "POST", srv.URL+"/", signed("sts"), "Action=AssumeRole&Version=2011-06-15", "Content-Type", "application/x-www-form-urlencoded")); body != "sts" {
+		t.Error(body)
+	}
+	do(t, request(t, "POST", srv.URL+"/v2/email/outbound-emails", signed("ses"), "{}"))
+	do(t, request(t, "POST", srv.URL+"/", "", "Action=AssumeRole"))
+	want := []front.Call{{"AKIA", "dynamodb", "UpdateItem"}, {"AKIA", "dynamodb", "UpdateItem"}, {"AKIA", "dynamodb", "UpdateItem"}, {"AKIA", "sts", "AssumeRole"}, {"AKIA", "ses", "POST /v2/email/outbound-emails"}}
+	if d := cmp.Diff(want, calls); d != "" {
+		t.Error(d)
+	}
+}
+
+// Mail goes by whoever taps it, and nothing else does.
+func TestMailIsTapped(t *testing.T) {
+	back := httptest.NewServer(named("moto"))
+	t.Cleanup(back.Close)
+	u, err := url.Parse(back.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewServer(front.New(front.Config{Moto: u, Log: slog.New(slog.DiscardHandler), Mail: func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprint(w, "tap and ")
+			next.ServeHTTP(w, r)
+		})
+	}}))
+	t.Cleanup(srv.Close)
+	for _, tt := range []struct{ method, path, auth, want string }{
+		{"POST", "/v2/email/outbound-emails", signed("ses"), "tap and moto"},
+		{"GET", "/v2/email/outbound-emails", signed("ses"), "moto"},
+		{"POST", "/v2/email/identities", signed("ses"), "moto"},
+		{"POST", "/v2/email/outbound-emails", signed("s3"), "moto"},
+		{"POST", "/v2/email/outbound-emails", "", `{"__type":"MissingAuthenticationToken"`},
+	} {
+		if _, body := do(t, request(t, tt.method, srv.URL+tt.path, tt.auth, "")); !strings.HasPrefix(body, tt.want) {
+			t.Errorf("%s %s %s: %s", tt.method, tt.path, tt.auth, body)
+		}
+	}
+}

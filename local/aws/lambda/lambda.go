@@ -208,6 +208,28 @@ func (s *Server) Functions() []string {
 	return slices.Sorted(maps.Keys(s.functions))
 }
 
+// Kill ends every process of a function at once, whatever it is doing, and returns how many there were: AWS takes an
+// instance away like that, too. Invocations under way fail; the next one starts a new process.
+func (s *Server) Kill(id string) (int, error) {
+	f, refused := s.find(id)
+	if refused != nil {
+		return 0, refused
+	}
+	f.mu.Lock()
+	all := slices.Collect(maps.Keys(f.all))
+	f.mu.Unlock()
+	killed := 0
+	for _, i := range all {
+		select {
+		case <-i.proc.Done(): // its id may be another's by now
+		default:
+			i.proc.Kill()
+			killed++
+		}
+	}
+	return killed, nil
+}
+
 // Close ends every instance and waits for them.
 func (s *Server) Close() {
 	s.mu.Lock()

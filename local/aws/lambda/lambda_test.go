@@ -463,3 +463,34 @@ func TestConfigIsChecked(t *testing.T) {
 		}
 	}
 }
+
+// Kill takes a function's processes away whatever they do, and the next invocation does not notice.
+func TestKill(t *testing.T) {
+	s := start(t, nil)
+	first := s.ok(question{})
+	if n, err := s.s.Kill("echo"); n != 1 || err != nil {
+		t.Fatalf("%d idle processes killed: %v", n, err)
+	}
+	if n, err := s.s.Kill("echo"); n != 0 || err != nil {
+		t.Errorf("%d processes killed that were dead: %v", n, err)
+	}
+	second := s.ok(question{})
+	if second.PID == first.PID {
+		t.Error("the dead process answered")
+	}
+	ended := make(chan *api.InvokeOutput)
+	go func() { ended <- s.invoke("echo", question{Do: "hang"}) }()
+	time.Sleep(200 * time.Millisecond)
+	if n, err := s.s.Kill("arn:aws:lambda:eu-west-1:111122223333:function:echo"); n != 1 || err != nil {
+		t.Errorf("%d busy processes killed: %v", n, err)
+	}
+	if out := <-ended; aws.ToString(out.FunctionError) != "Unhandled" || !strings.Contains(string(out.Payload), "signal: killed") {
+		t.Errorf("%s %s", aws.ToString(out.FunctionError), out.Payload)
+	}
+	if third := s.ok(question{}); third.PID == second.PID {
+		t.Error("the dead process answered")
+	}
+	if _, err := s.s.Kill("nobody"); err == nil {
+		t.Error("a function that is not there was killed")
+	}
+}
