@@ -1,7 +1,8 @@
 // Command proxy is the gate's data path: it runs on Fargate behind a load balancer, and on one machine as it is.
 //
-// It holds nothing that lasts. It may invoke function exchange, read policies, and add recordings; it may assume no role.
-// It decides by the policy that the broker says is in force, from a few seconds after that changed.
+// It holds nothing that lasts. It may invoke functions exchange and review, read policies, and add recordings; it may assume
+// no role. It decides by the policy that the broker says is in force, from a few seconds after that changed, and hears
+// within a second or two what people answered: one call a second asks about everything.
 package main
 
 import (
@@ -27,6 +28,7 @@ import (
 	"github.com/google/uuid"
 	"k8s.io/klog/v2"
 
+	"sallyport/proxy/desk"
 	"sallyport/proxy/gate"
 	"sallyport/proxy/invoke"
 	"sallyport/proxy/metrics"
@@ -44,8 +46,18 @@ const (
 	unknownBurst  = 200
 )
 
-// recheckTime is how long the next poll for another policy may wait for the streams that are open to be decided again.
-const recheckTime = 5 * time.Second
+// recheckEvery is how often open streams are decided again while the policy stays; recheckTime is how long that may take.
+const (
+	recheckEvery = 3 * time.Second
+	recheckTime  = 5 * time.Second
+)
+
+// voice is the broker as rules.Keeper hears it: what is in force comes with the one call a second, keys nobody knows yet are
+// asked for apart.
+type voice struct {
+	*desk.Desk
+	invoke.Client
+}
 
 func main() {
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
@@ -68,6 +80,12 @@ func run(log *slog.Logger) error {
 	if err != nil {
 		return access.Errorf(access.Invalid, "settings: SALLYPORT_DRAIN: %q is no duration; write one like 100s", set.Drain)
 	}
+	hold := gate.Hold
+	if set.Hold != "" {
+		if hold, err = time.ParseDuration(set.Hold); err != nil || hold <= 0 {
+			return access.Errorf(access.Invalid, "settings: SALLYPORT_HOLD: %q is no duration; write one like 50s", set.Hold)
+		}
+	}
 	// Segments are stored, and the broker is asked, many at a time; the SDK's own client would keep ten connections.
 	connections := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { t.MaxIdleConnsPerHost = 128 })
 	aws, err := config.LoadDefaultConfig(stop, config.WithHTTPClient(connections))
@@ -79,7 +97,10 @@ func run(log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	client := invoke.Client{Lambda: lambda.NewFromConfig(aws), Function: set.ExchangeFunction}
+	functions := lambda.NewFromConfig(aws)
+	client := invoke.Client{Lambda: functions, Function: set.ExchangeFunction}
+	reviews := invoke.Review{Lambda: functions, Function: set.ReviewFunction}
+	waiting := desk.New(reviews, time.Now)
 	recorder, err := recording.New(recording.Config{Store: recording.S3{Client: files, Bucket: set.RecordingsBucket}, Task: strings.ReplaceAll(uuid.NewString(), "-", "")[:12], Log: log})
 	if err != nil {
 		return err
@@ -88,11 +109,11 @@ func run(log *slog.Logger) error {
 	sessions := session.New(session.Config{Broker: client, Observe: func(err error) { meters.Exchange(err) }})
 	meters = metrics.New(sessions.Len)
 	keeper := rules.New(rules.Config{
-		Broker: client, Policies: policystore.Store{Client: files, Bucket: set.PolicyBucket}, Observer: meters,
+		Broker: voice{waiting, client}, Policies: policystore.Store{Client: files, Bucket: set.PolicyBucket}, Observer: meters,
 		UnknownRate: unknownTokens, UnknownBurst: unknownBurst, Now: time.Now, Log: log,
 	})
 	g := gate.New(gate.Config{
-		Rules: keeper.Current, Sessions: sessions, Recorder: recorder, Observer: meters, Now: time.Now, Log: log,
+		Rules: keeper.Current, Sessions: sessions, Reviews: reviews, Redeemer: client, Desk: waiting, Recorder: recorder, Observer: meters, Now: time.Now, Log: log, Hold: hold,
 		TrustForwardedFor: set.TrustForwardedFor == "true",
 	})
 
@@ -119,15 +140,29 @@ func run(log *slog.Logger) error {
 	go func() { failed <- fmt.Errorf("serving health and metrics: %w", health.ListenAndServe()) }()
 	opened := make(chan struct{})
 	open := sync.OnceFunc(func() { close(opened) })
+	var by *rules.Generation // what open streams were last held against, and when
+	var checked time.Time
+	var checking atomic.Bool
 	go keeper.Run(streams, func() { // for as long as streams are open, while draining too
-		if keeper.Current() == nil {
+		now := keeper.Current()
+		if now == nil {
 			return
 		}
 		open()
 		// Whether the policy changed or not: a rule may look at the time, and a stream must not outlive what let it open.
-		check, done := context.WithTimeout(streams, recheckTime)
-		defer done()
-		g.Recheck(check)
+		if now == by && time.Since(checked) < recheckEvery {
+			return
+		}
+		if !checking.CompareAndSwap(false, true) {
+			return
+		}
+		by, checked = now, time.Now()
+		go func() { // apart from the polls, which must not wait for it
+			defer checking.Store(false)
+			check, done := context.WithTimeout(streams, recheckTime)
+			defer done()
+			g.Recheck(check)
+		}()
 	})
 	// Without a policy nothing can be decided, so there is nobody to answer yet; the task is not ready meanwhile.
 	select {
@@ -172,6 +207,8 @@ func run(log *slog.Logger) error {
 		time.Sleep(10 * time.Millisecond)
 	}
 	_ = server.Close()
+	for waiting.Untold() > 0 && flush.Err() == nil && keeper.Poll(flush) == nil { // how the last requests ended
+	}
 	if e := recorder.Close(flush); e != nil {
 		return e
 	}

@@ -56,9 +56,14 @@ type Request struct {
 	Live    *session.Live
 	Action  access.Action
 	Target  string // path and query, exactly as classified
-	Body    io.ReadCloser
-	Length  int64
+	Body    []byte
+	Media   string // the body's Content-Type, where it is not the caller's: the body was written anew
 	AuditID string // names the request in the gate's record and, as Audit-ID, in the cluster's audit log
+	// Approved is true of a request that people let through once. To send it back for another try would ask them again, so
+	// what the cluster certainly did not do is tried again here, for a little while, and no answer carries a Retry-After.
+	Approved bool
+	// Answered, when it is set, is called with the status of an answer before it is passed on.
+	Answered func(code int)
 	// Rejected is called when the cluster does not accept the session's token.
 	Rejected func()
 	// Again, when it is set, is called when the cluster answers 409: the body carried the version of the object it was
@@ -66,9 +71,6 @@ type Request struct {
 	// most. An error is a refusal, and a nil body passes the 409 on.
 	Again func(context.Context) ([]byte, error)
 }
-
-// again is how often a body is judged anew, as often as the API server itself puts a patch on a newer object.
-const again = 5
 
 // Forwarder forwards requests. It is safe for concurrent use.
 type Forwarder struct {
@@ -99,7 +101,7 @@ type contextKey struct{}
 type state struct {
 	Request
 	token string
-	sent  bool // a connection was had, so the cluster may have seen the request
+	sent  bool // a connection was had, so the cluster may have seen the request and done what it asks
 	// refused says that the caller was given a refusal of ours instead of an answer.
 	refused bool
 }
@@ -132,8 +134,8 @@ func rewrite(p *httputil.ProxyRequest) {
 	p.Out.URL = &url.URL{Scheme: "https", Host: s.Live.Base.Host, Path: path, RawPath: path, RawQuery: query, ForceQuery: asked && query == ""}
 	p.Out.Host = s.Live.Base.Host
 	p.Out.Header = header(p.In.Header, s)
-	p.Out.Body, p.Out.ContentLength = s.Body, s.Length
-	if s.Length == 0 {
+	p.Out.Body, p.Out.ContentLength = io.NopCloser(bytes.NewReader(s.Body)), int64(len(s.Body))
+	if len(s.Body) == 0 {
 		p.Out.Body = http.NoBody
 	}
 	p.Out.TransferEncoding, p.Out.Trailer = nil, nil
@@ -149,6 +151,9 @@ func header(in http.Header, s *state) http.Header {
 		}
 	}
 	keep(Headers)
+	if s.Media != "" {
+		out["Content-Type"] = []string{s.Media}
+	}
 	if isWhoami(s.Action) {
 		out["Accept"] = []string{"application/json"}
 	}
@@ -166,42 +171,6 @@ func header(in http.Header, s *state) http.Header {
 	out["Audit-Id"] = []string{s.AuditID}
 	out["Authorization"] = []string{"Bearer " + s.token}
 	return out
-}
-
-// transport is the last step before the wire.
-type transport struct{}
-
-func (transport) RoundTrip(r *http.Request) (*http.Response, error) {
-	s := of(r.Context())
-	if err := check(r, s); err != nil {
-		return nil, err
-	}
-	if s.Action.Upgrade {
-		return s.Live.Transports.Upgrades.RoundTrip(r)
-	}
-	res, err := s.Live.Transports.Requests.RoundTrip(r)
-	for range again {
-		if err != nil || s.Again == nil || res.StatusCode != http.StatusConflict {
-			break
-		}
-		body, refused := s.Again(r.Context())
-		if refused != nil {
-			res.Body.Close()
-			return nil, refused
-		}
-		if body == nil {
-			break
-		}
-		_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, maxReview))
-		res.Body.Close()
-		r = r.Clone(r.Context())
-		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
-		if err := check(r, s); err != nil {
-			return nil, err
-		}
-		res, err = s.Live.Transports.Requests.RoundTrip(r)
-	}
-	return res, err
 }
 
 // check holds what is about to be sent against what was decided. It can only fail by a mistake of ours.
@@ -233,7 +202,7 @@ func screen(res *http.Response) error {
 		return access.Errorf(access.Upstream, "the cluster answered %d, which was not asked for", code)
 	case code == http.StatusUnauthorized:
 		s.Rejected()
-		return access.Errorf(access.Unavailable, "the cluster did not accept the gate's credential for tier %q; your own token is not the cause. Ask again, and if it stays so, whoever runs the gate: the tier's access entry may be missing", s.Live.Session.Tier).After(2 * time.Second)
+		return s.again(access.Errorf(access.Unavailable, "the cluster did not accept the gate's credential for tier %q; your own token is not the cause. Ask again, and if it stays so, whoever runs the gate: the tier's access entry may be missing", s.Live.Session.Tier))
 	case code >= 300 && code < 400 && code != http.StatusNotModified:
 		return access.Errorf(access.Upstream, "the cluster answered with a redirect, which the gate does not follow")
 	case s.Action.Upgrade:
@@ -250,13 +219,25 @@ func screen(res *http.Response) error {
 			return err
 		}
 	}
-	if !reads[s.Action.Verb] {
+	if !reads[s.Action.Verb] || s.Approved {
 		h.Del("Retry-After") // the cluster has seen the request: a client must not send it twice
+	}
+	if s.Answered != nil {
+		s.Answered(res.StatusCode)
 	}
 	return nil
 }
 
 var reads = map[string]bool{"get": true, "list": true, "watch": true}
+
+// again lets the caller send the request again by itself, unless people let it through: they would be asked anew.
+func (s *state) again(e *access.Error) *access.Error {
+	if s.Approved {
+		e.Message += "; the approval is used up by this try"
+		return e
+	}
+	return e.After(2 * time.Second)
+}
 
 // explain turns what went wrong into an answer. Only a request that certainly never left may be sent again.
 func explain(r *http.Request, err error) error {
@@ -270,10 +251,10 @@ func explain(r *http.Request, err error) error {
 	}
 	name := s.Live.Session.Cluster
 	if !s.sent {
-		return access.Errorf(access.Unavailable, "cluster %q cannot be reached; nothing was forwarded, ask again", name).Because(fmt.Errorf("forwarding: %w", err)).After(2 * time.Second)
+		return s.again(access.Errorf(access.Unavailable, "cluster %q cannot be reached; nothing was forwarded, ask again", name).Because(fmt.Errorf("forwarding: %w", err)))
 	}
 	if reads[s.Action.Verb] {
-		return access.Errorf(access.Unavailable, "cluster %q did not answer; ask again", name).Because(fmt.Errorf("forwarding: %w", err)).After(2 * time.Second)
+		return s.again(access.Errorf(access.Unavailable, "cluster %q did not answer; ask again", name).Because(fmt.Errorf("forwarding: %w", err)))
 	}
 	return access.Errorf(access.Unavailable, "cluster %q was sent the request and did not answer: the outcome is unknown; look before you ask again", name).Because(fmt.Errorf("forwarding: %w", err))
 }

@@ -31,6 +31,7 @@ func deployment(privileged bool) string {
 func TestDecides(t *testing.T) {
 	r := newRig(t, nil)
 	r.policy(t, writes)
+	r.people.decide = deny("not today")
 	json := "application/json"
 	for _, test := range []struct {
 		name, method, path, media, body string
@@ -46,12 +47,12 @@ func TestDecides(t *testing.T) {
 		{"refuse what nobody can read", "POST", deployments, json, "{", 400, "", ""},
 		{"refuse a key that comes twice", "POST", deployments, json, `{"apiVersion":"apps/v1","apiVersion":"apps/v1","kind":"Deployment"}`, 400, "", ""},
 		{"refuse another form", "POST", deployments, "text/plain", deployment(false), 415, "", ""},
-		{"ask", "DELETE", deployments + "/web", "", "", 403, "no reviewer configured", "remove"},
+		{"ask", "DELETE", deployments + "/web", "", "", 403, "not today", "remove"},
 		{"default", "DELETE", deployments, "", "", 403, "no rule allows", "default"},
 		{"nearly", "DELETE", strings.Replace(deployments, "namespaces/dev", "namespaces/prod", 1) + "/web", "", "", 403, "only in namespace", "default"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			before, recorded := len(r.reached()), len(r.recorder.all())
+			before, recorded := len(r.changes(t)), len(r.recorder.all())
 			h := good("bot")
 			if test.media != "" {
 				h.Set("Content-Type", test.media)
@@ -60,7 +61,7 @@ func TestDecides(t *testing.T) {
 			if res.StatusCode != test.code || !strings.Contains(s.Message, test.says) {
 				t.Fatalf("got %d %q; want %d %q", res.StatusCode, s.Message, test.code, test.says)
 			}
-			if forwarded := len(r.reached()) > before; forwarded != (test.code == 200) {
+			if forwarded := len(r.changes(t)) > before; forwarded != (test.code == 200) {
 				t.Errorf("forwarded: %v", forwarded)
 			}
 			if test.code == 403 && (len(s.Details.Causes) == 0 || s.Details.Causes[0] != (metav1.StatusCause{Type: "Rule", Message: test.rule})) {

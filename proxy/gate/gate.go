@@ -1,14 +1,24 @@
 // Package gate is a request's way through Sallyport, step by step: route, screen, authenticate, classify, open the
-// session, read the body, decide, record, forward, record.
+// session, read the body, decide, record, forward, record. Where the policy asks people, there is more between decide and
+// record: look at the object in the cluster, have people asked, wait for their answer, decide again, record, redeem the
+// answer for a credential.
 //
 // It promises that nothing is forwarded which did not pass every step, that every request is recorded whatever became
 // of it, and that every refusal is a Kubernetes Status. A request that cannot be recorded is not forwarded. The order
 // matters: nothing the caller wrote is believed before its token was verified, and nothing is decided but about the exact target that is
 // then forwarded.
+//
+// Of a request that asks it promises more. While it waits, nothing of it is in the cluster. What is decided before the wait
+// is decided again after it, by the policy of then and about the object of then. The record of what is about to happen is
+// durable before the yes is used up, so that a yes is not lost to a recorder that is away; and the yes is used up before
+// anything is forwarded, so that of many equal requests one passes. The credential it was exchanged for is this request's
+// alone. Whatever the cluster answers, the caller's client is never told to send such a request again by itself.
+//
+// It does not promise that the broker agrees. The broker computes everything anew from the raw request, and what it
+// refuses is not forwarded, whatever was decided here.
 package gate
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -23,12 +33,14 @@ import (
 	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
 
 	"sallyport/proxy/authn"
+	"sallyport/proxy/desk"
 	"sallyport/proxy/forward"
 	"sallyport/proxy/rules"
 	"sallyport/proxy/session"
 	"sallyport/proxy/status"
 	"sallyport/shared/access"
 	"sallyport/shared/action"
+	"sallyport/shared/broker"
 	"sallyport/shared/recording"
 )
 
@@ -52,13 +64,30 @@ type Recorder interface {
 type Observer interface {
 	Request(verb, effect string, code int, took time.Duration)
 	Stream(delta int)
+	// Waiting is told of requests that begin and cease to wait for people.
+	Waiting(delta int)
+	// Approval is told how a request that asked people came out of asking: the approval's state then.
+	Approval(state access.ApprovalState)
+	// Redeemed is told of every redemption that ended.
+	Redeemed(took time.Duration, err error)
+	// Released is told how long a request that was let through took from then to the cluster.
+	Released(took time.Duration)
 }
 
-// Config is what a Gate is made of. All fields are needed.
+// Hold is how long a request is held that waits for people, unless the Config says otherwise.
+const Hold = 50 * time.Second
+
+// Config is what a Gate is made of. All fields but Hold are needed.
 type Config struct {
 	// Rules is the policy in force and what follows from it. A request is served by one generation from first to last.
 	Rules    func() *rules.Generation
 	Sessions *session.Manager
+	Reviews  Reviews
+	Redeemer Redeemer
+	Desk     *desk.Desk
+	// Hold is how long a request is held that waits for people, before its client is told to send it again; 50 s by default,
+	// which is less than what lies between client and gate keeps a silent connection.
+	Hold     time.Duration
 	Recorder Recorder
 	Observer Observer
 	Now      func() time.Time
@@ -73,11 +102,15 @@ type Gate struct {
 	forward *forward.Forwarder
 	open    streams
 	bodies  held
+	waiting waiters
 }
 
 // New returns a Gate.
 func New(c Config) *Gate {
 	g := &Gate{Config: c}
+	if g.Hold == 0 {
+		g.Hold = Hold
+	}
 	g.forward = forward.New(func(w http.ResponseWriter, r *http.Request, err error) { passing(r.Context()).refuse(w, err) }, slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug))
 	return g
 }
@@ -91,16 +124,22 @@ func passing(ctx context.Context) *pass { return ctx.Value(passKey{}).(*pass) }
 
 // pass is one request on its way. Its facts grow step by step and become the record.
 type pass struct {
-	gate   *Gate
-	rules  *rules.Generation
-	facts  recording.Facts
-	caller authn.Caller
-	live   *session.Live
-	media  string // the body's Content-Type
-	judged bool   // the body carries the version of the live object it was judged on
+	gate    *Gate
+	rules   *rules.Generation
+	cluster access.Cluster
+	facts   recording.Facts
+	wishes  wishes
+	caller  authn.Caller
+	live    *session.Live
+	raw     broker.Raw // the request as it came
+	media   string     // the body's Content-Type
+	judged  bool       // the body carries the version of the live object it was judged on
+	seen    sight      // the object the request is about, when it was last looked at
+	yes     yes        // what people said, when they let the request through
 	// rejected is told when the cluster does not accept the session's token.
 	rejected func()
 	cause    error           // what the log may know of a refusal
+	client   context.Context // ends when the caller goes away
 	open     context.Context // what the request was forwarded in; its cause says why it was cut
 	out      *meter
 	ended    bool
@@ -111,6 +150,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.facts.ID = uuid.NewString()
 	p.facts.Received = g.Now()
 	p.facts.Sources = g.sources(r)
+	p.client = r.Context()
 	r = r.WithContext(context.WithValue(r.Context(), passKey{}, p))
 	p.out.Header().Set("Audit-Id", p.facts.ID)
 	defer func() {
@@ -143,66 +183,121 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // serve takes the steps. An error it returns is a refusal that is yet to be written.
 func (p *pass) serve(w http.ResponseWriter, r *http.Request) error {
-	g := p.gate
-	cluster, target, err := p.rules.Clusters.Find(r)
-	if err != nil {
-		return err
-	}
-	p.facts.Cluster, p.facts.URI = cluster.Name, target // the record and the cluster's audit log speak of one path
-	if err := screen(r); err != nil {
-		return err
-	}
-	if p.caller, err = p.rules.Authn.Authenticate(r.Context(), r, p.facts.Sources[0]); err != nil {
-		return err
-	}
-	who := p.caller.Principal
-	p.facts.Principal = who
-	if p.facts.Action, err = action.Parse(r.Method, target); err != nil {
-		return err
-	}
-	tier, err := p.rules.Policy.Tier(who)
-	if err != nil {
-		return err
-	}
-	asks := session.Who{Principal: who, Bearer: p.caller.Bearer, Tier: tier.Name}
-	if p.live, err = g.Sessions.Get(r.Context(), asks, cluster); err != nil {
-		return err
-	}
-	p.rejected = func() { g.Sessions.Rejected(asks, cluster, p.live) }
-	p.facts.Session = p.live.Session
-	read, release, err := p.body(w, r)
+	read, release, err := p.receive(w, r)
 	if err != nil {
 		return err
 	}
 	defer release()
-	if p.media, err = media(r.Header); err != nil {
-		return err
-	}
-	if p.facts.Action, err = action.Refine(p.facts.Action, p.media, read); err != nil {
-		return err
-	}
 	body, err := p.judge(r.Context(), read)
 	if err != nil {
 		return err
 	}
-	a := p.facts.Action
+	a, asks := p.facts.Action, p.facts.Decision.Effect == access.Ask
+	if p.wishes.look {
+		p.tell(w)
+		return nil
+	}
+	if p.wishes.ahead && (asks || a.Changes()) {
+		return p.askAhead(r.Context(), w)
+	}
 	if err := upgrade(r, a); err != nil {
 		if spdy(r) {
-			if refused := g.forward.May(r.Context(), forward.Request{Live: p.live, Action: a, AuditID: p.facts.ID + "-may"}); refused != nil {
+			if refused := p.fallback(r.Context()); refused != nil {
 				return refused
 			}
 		}
 		return err
 	}
+	if asks {
+		if body, err = p.ask(r.Context(), read); err != nil {
+			return err
+		}
+	}
 	if err := p.begin(r.Context()); err != nil {
 		return err
 	}
-	// Whatever was opened with the token ends with it, and with the session.
-	ends, ended := p.caller.Expires, "your token expired, and what was opened with it ended"
-	if p.live.Session.Ends.Before(ends) {
-		ends, ended = p.live.Session.Ends, "the session reached its longest time and ended"
+	if p.yes.given() {
+		if err := p.redeem(r.Context()); err != nil {
+			return err
+		}
 	}
-	ctx, cancel := context.WithDeadlineCause(r.Context(), ends, access.Errorf(access.Unauthenticated, "%s; ask again", ended))
+	return p.send(w, r, read, body)
+}
+
+// receive takes the steps before the decision, and the body in. release gives back the memory it takes.
+func (p *pass) receive(w http.ResponseWriter, r *http.Request) (read []byte, release func(), err error) {
+	var target string
+	if p.cluster, target, err = p.rules.Clusters.Find(r); err != nil {
+		return nil, nil, err
+	}
+	p.facts.Cluster, p.facts.URI = p.cluster.Name, target // the record and the cluster's audit log speak of one path
+	if err := screen(r); err != nil {
+		return nil, nil, err
+	}
+	if p.caller, err = p.rules.Authn.Authenticate(r.Context(), r, p.facts.Sources[0]); err != nil {
+		return nil, nil, err
+	}
+	p.facts.Principal = p.caller.Principal
+	if p.wishes, err = wishesOf(r.Header); err != nil {
+		return nil, nil, err
+	}
+	if p.facts.Action, err = action.Parse(r.Method, target); err != nil {
+		return nil, nil, err
+	}
+	tier, err := p.rules.Policy.Tier(p.facts.Principal)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := p.enter(r.Context(), tier); err != nil {
+		return nil, nil, err
+	}
+	read, give, err := p.body(w, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			give()
+		}
+	}()
+	if p.media, err = media(r.Header); err != nil {
+		return nil, nil, err
+	}
+	p.raw = broker.Raw{Method: r.Method, Target: target, ContentType: p.media, Body: read}
+	p.facts.Action, err = action.Refine(p.facts.Action, p.media, read)
+	return read, give, err
+}
+
+// enter opens the caller's session, or finds it open.
+func (p *pass) enter(ctx context.Context, tier access.Tier) error {
+	sessions := p.gate.Sessions
+	asks := session.Who{Principal: p.facts.Principal, Bearer: p.caller.Bearer, Tier: tier.Name}
+	live, err := sessions.Get(ctx, asks, p.cluster)
+	if err != nil {
+		return err
+	}
+	p.live, p.facts.Session = live, live.Session
+	p.rejected = func() { sessions.Rejected(asks, p.cluster, live) }
+	return nil
+}
+
+// send forwards what passed every step: read is the body as it came, body as it is to go.
+func (p *pass) send(w http.ResponseWriter, r *http.Request, read, body []byte) error {
+	g, a := p.gate, p.facts.Action
+	out := forward.Request{Live: p.live, Action: a, Target: p.raw.Target, Body: body, AuditID: p.facts.ID, Rejected: p.rejected}
+	// Whatever was opened with the token ends with it, and with the session.
+	ends, ended := p.caller.Expires, access.Errorf(access.Unauthenticated, "your token expired, and what was opened with it ended; ask again")
+	if p.live.Session.Ends.Before(ends) {
+		ends, ended = p.live.Session.Ends, access.Errorf(access.Unauthenticated, "the session reached its longest time and ended; ask again")
+	}
+	if p.yes.given() {
+		out.Live, out.Rejected, out.Media = p.yes.live, func() {}, p.yes.media
+		out.Approved, out.Answered = true, p.outcome
+		if until := p.yes.Until; p.yes.State == access.StateGranted && until.Before(ends) {
+			ends, ended = until, access.Errorf(access.Denied, "the grant of approval %s ended, and what was opened under it; ask again", p.yes.ID)
+		}
+	}
+	ctx, cancel := context.WithDeadlineCause(r.Context(), ends, ended)
 	defer cancel()
 	if a.Stream {
 		var cut context.CancelCauseFunc
@@ -210,6 +305,9 @@ func (p *pass) serve(w http.ResponseWriter, r *http.Request) error {
 		g.open.add(p, cut)
 		g.Observer.Stream(1)
 		defer func() { g.open.remove(p); g.Observer.Stream(-1); cut(nil) }()
+		if p.yes.given() {
+			defer g.Desk.Follow(p.yes.Approval, func(a broker.Approval) { p.taken(a, cut) })()
+		}
 	}
 	p.open = ctx
 	if a.Stream && g.Rules() != p.rules { // changed since it was decided, and checked before this stream was there to be
@@ -217,11 +315,12 @@ func (p *pass) serve(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
-	out := forward.Request{
-		Live: p.live, Action: a, Target: target, Body: io.NopCloser(bytes.NewReader(body)), Length: int64(len(body)), AuditID: p.facts.ID, Rejected: p.rejected,
-	}
 	if p.judged {
-		out.Again = func(ctx context.Context) ([]byte, error) { return p.judge(ctx, read) }
+		out.Again = func(ctx context.Context) ([]byte, error) { return p.rejudge(ctx, read) }
+	}
+	if p.yes.given() {
+		p.yes.sent = true
+		g.Observer.Released(g.Now().Sub(p.yes.heard))
 	}
 	return g.forward.Forward(w, r.WithContext(ctx), out)
 }
@@ -298,13 +397,13 @@ func (p *pass) body(w http.ResponseWriter, r *http.Request) (b []byte, release f
 }
 
 // begin makes sure that what is about to be forwarded can be recorded. For whatever may change something, exec, attach
-// and port-forward among it, it returns only when the intent is stored.
+// and port-forward among it, and for whatever people let through, it returns only when the intent is stored.
 func (p *pass) begin(ctx context.Context) error {
 	if err := p.gate.Recorder.Healthy(); err != nil {
 		return err
 	}
 	switch {
-	case p.facts.Action.Changes():
+	case p.facts.Action.Changes() || p.yes.given():
 		return p.gate.Recorder.AppendDurable(ctx, p.stream(), p.event(auditv1.StageRequestReceived))
 	case p.facts.Action.Stream:
 		return p.gate.Recorder.Append(ctx, p.stream(), p.event(auditv1.StageResponseStarted))
@@ -333,6 +432,7 @@ func (p *pass) end(stage auditv1.Stage) {
 	}
 	p.ended = true
 	p.facts.Code, p.facts.Sent = p.out.result()
+	p.settle()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	g, f := p.gate, &p.facts

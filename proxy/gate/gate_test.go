@@ -24,6 +24,7 @@ import (
 	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
 
 	"sallyport/proxy/authn"
+	"sallyport/proxy/desk"
 	"sallyport/proxy/gate"
 	"sallyport/proxy/route"
 	"sallyport/proxy/rules"
@@ -43,6 +44,9 @@ type rig struct {
 	cluster  *httptest.Server
 	recorder *recorder
 	broker   *fakeBroker
+	people   *people
+	desk     *desk.Desk
+	observer *observer
 
 	mu   sync.Mutex
 	seen []*http.Request // what reached the cluster
@@ -50,7 +54,13 @@ type rig struct {
 
 func newRig(t testing.TB, cluster http.HandlerFunc) *rig {
 	t.Helper()
-	r := &rig{recorder: &recorder{}}
+	return newRigWith(t, cluster, newPeople(t))
+}
+
+// newRigWith is one task of the gate: several may share the people they ask.
+func newRigWith(t testing.TB, cluster http.HandlerFunc, asked *people) *rig {
+	t.Helper()
+	r := &rig{recorder: &recorder{}, people: asked, desk: desk.New(asked, time.Now), observer: &observer{}}
 	if cluster == nil {
 		cluster = func(w http.ResponseWriter, q *http.Request) {
 			w.Header().Set("Audit-Id", q.Header.Get("Audit-Id")) // as the API server does
@@ -70,9 +80,16 @@ func newRig(t testing.TB, cluster http.HandlerFunc) *rig {
 	r.broker = &fakeBroker{endpoint: r.cluster.URL, ca: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: r.cluster.Certificate().Raw})}
 	r.gate = gate.New(gate.Config{
 		Rules:    r.rules.Load,
-		Sessions: session.New(session.Config{Broker: r.broker}), Recorder: r.recorder, Observer: observer{}, Now: time.Now,
+		Sessions: session.New(session.Config{Broker: r.broker}), Recorder: r.recorder, Observer: r.observer, Now: time.Now,
+		Reviews: asked, Redeemer: asked, Desk: r.desk, Hold: 5 * time.Second,
 		Log: slog.New(slog.DiscardHandler),
 	})
+	go func() { // the task's one call, faster than in life
+		for t.Context().Err() == nil {
+			_, _, _ = r.desk.Poll(t.Context())
+			time.Sleep(5 * time.Millisecond)
+		}
+	}()
 	r.Server = httptest.NewUnstartedServer(r.gate)
 	r.Server.EnableHTTP2 = true
 	r.Server.StartTLS()
@@ -196,6 +213,7 @@ type recorder struct {
 	where   []recording.Stream
 	sick    error
 	discard bool
+	durable func(context.Context) // while something is made durable
 }
 
 func (r *recorder) Append(_ context.Context, s recording.Stream, e *auditv1.Event) error {
@@ -211,6 +229,9 @@ func (r *recorder) Append(_ context.Context, s recording.Stream, e *auditv1.Even
 func (r *recorder) AppendDurable(ctx context.Context, s recording.Stream, e *auditv1.Event) error {
 	if err := r.Healthy(); err != nil {
 		return err
+	}
+	if r.durable != nil {
+		r.durable(ctx)
 	}
 	return r.Append(ctx, s, e)
 }
@@ -242,10 +263,18 @@ func (r *recorder) wait(t *testing.T, n int) ([]*auditv1.Event, []recording.Stre
 	return nil, nil
 }
 
-type observer struct{}
+// observer counts what the tests look at.
+type observer struct {
+	waiting atomic.Int64
+	redeems atomic.Int64
+}
 
-func (observer) Request(string, string, int, time.Duration) {}
-func (observer) Stream(int)                                 {}
+func (*observer) Request(string, string, int, time.Duration) {}
+func (*observer) Stream(int)                                 {}
+func (o *observer) Waiting(delta int)                        { o.waiting.Add(int64(delta)) }
+func (*observer) Approval(access.ApprovalState)              {}
+func (o *observer) Redeemed(time.Duration, error)            { o.redeems.Add(1) }
+func (*observer) Released(time.Duration)                     {}
 
 const pods = "/clusters/dev/api/v1/namespaces/dev/pods"
 
@@ -483,6 +512,9 @@ func TestAnswersOfTheCluster(t *testing.T) {
 			res, s := r.do(t, test.method, test.path, body, good("a"))
 			if res.StatusCode != test.code || res.Header.Get("Retry-After") != test.retry {
 				t.Errorf("got %d (%s), Retry-After %q; want %d and %q", res.StatusCode, s.Message, res.Header.Get("Retry-After"), test.code, test.retry)
+			}
+			if n := len(r.reached()); n != 1 {
+				t.Errorf("it reached the cluster %d times", n)
 			}
 			if res.Header.Get("Location") != "" {
 				t.Error("a Location was passed on")

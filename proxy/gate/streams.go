@@ -5,7 +5,9 @@ import (
 	"slices"
 	"sync"
 
+	"sallyport/proxy/rules"
 	"sallyport/shared/access"
+	"sallyport/shared/broker"
 	"sallyport/shared/policy"
 )
 
@@ -55,6 +57,20 @@ func (g *Gate) Recheck(ctx context.Context) {
 // still says whether an open stream would be opened today. Only fields that do not change once it is open are read.
 func (p *pass) still(ctx context.Context) error {
 	now := p.gate.Rules()
+	who, tier, err := p.standing(ctx, now)
+	if err != nil {
+		return err
+	}
+	d := now.Policy.Decide(policy.Request{Principal: who, Tier: tier.Name, Cluster: p.facts.Cluster, Action: p.facts.Action, Now: p.gate.Now()}, nil)
+	if d.Effect == access.Allow || p.yes.given() && same(d, p.facts.Decision) {
+		return nil
+	}
+	return access.Errorf(access.Denied, "the policy no longer allows what was open: %s", d.Message)
+}
+
+// standing says who the caller is by the policy in force now, when that still lets it be where it is: its token is good,
+// its cluster is behind this gate, and its tier is the session's.
+func (p *pass) standing(ctx context.Context, now *rules.Generation) (access.Principal, access.Tier, error) {
 	who := p.facts.Principal
 	if now != p.rules {
 		// Other issuers, or other groups for the same token.
@@ -62,24 +78,31 @@ func (p *pass) still(ctx context.Context) error {
 		switch {
 		case access.KindOf(err) == access.Unavailable: // the keys cannot be had now; the next check will tell
 		case err != nil:
-			return access.Errorf(access.Denied, "the policy changed, and no longer knows your token: %s", access.AsError(err).Message)
+			return who, access.Tier{}, access.Errorf(access.Denied, "the policy changed, and no longer knows your token: %s", access.AsError(err).Message)
 		default:
 			who = again.Principal
 		}
 		if !slices.ContainsFunc(now.Policy.Clusters, func(c access.Cluster) bool { return c.Name == p.facts.Cluster }) {
-			return access.Errorf(access.Denied, "the policy changed, and cluster %q is no longer behind this gate", p.facts.Cluster)
+			return who, access.Tier{}, access.Errorf(access.Denied, "the policy changed, and cluster %q is no longer behind this gate", p.facts.Cluster)
 		}
 	}
 	tier, err := now.Policy.Tier(who)
 	if err != nil {
-		return err
+		return who, tier, err
 	}
 	if tier.Name != p.live.Session.Tier {
-		return access.Errorf(access.Denied, "the policy changed, and your tier is %q now; ask again", tier.Name)
+		return who, tier, access.Errorf(access.Denied, "the policy changed, and your tier is %q now; ask again", tier.Name)
 	}
-	d := now.Policy.Decide(policy.Request{Principal: who, Tier: tier.Name, Cluster: p.facts.Cluster, Action: p.facts.Action, Now: p.gate.Now()}, nil)
-	if d.Effect != access.Allow {
-		return access.Errorf(access.Denied, "the policy no longer allows what was open: %s", d.Message)
+	return who, tier, nil
+}
+
+// taken ends a stream whose approval was taken back, or whose grant ended. A yes to one request is used up once that
+// passed, and what it opened goes on.
+func (p *pass) taken(a broker.Approval, cut context.CancelCauseFunc) {
+	switch {
+	case a.State == access.StateRevoked:
+		cut(p.about(a, access.Errorf(access.Denied, "approval %s was taken back, and what was opened under it ended%s", a.ID, colon(a.Message))))
+	case a.State == access.StateExpired && p.yes.State == access.StateGranted:
+		cut(p.about(a, access.Errorf(access.Denied, "the grant of approval %s ended, and what was opened under it; ask again", a.ID)))
 	}
-	return nil
 }

@@ -15,7 +15,7 @@ import (
 	"sallyport/shared/identity"
 )
 
-// Client invokes function exchange. It is safe for concurrent use.
+// Client invokes function exchange: sessions, fresh keys, and the redemption of approvals. It is safe for concurrent use.
 type Client struct {
 	Lambda   *lambda.Client
 	Function string
@@ -36,67 +36,71 @@ func (c Client) Exchange(ctx context.Context, token, cluster string) (broker.Tok
 	return *a.Token, nil
 }
 
-// Poll asks which policy is in force, and for the issuers' public keys as the broker has them.
-func (c Client) Poll(ctx context.Context) (broker.Policy, []identity.IssuerKeys, error) {
-	set, err := c.keys(ctx, broker.Keys{})
+// Redeem asks for the credentials of an approval's tier, for one request. It is invoked once and never again by itself:
+// an answer that was lost may have been a yes that is used up. An error of kind unavailable means that nothing is known.
+func (c Client) Redeem(ctx context.Context, r broker.Redeem) (broker.Token, error) {
+	a, err := c.invoke(ctx, broker.Request{Redeem: &r}, func(o *lambda.Options) { o.RetryMaxAttempts = 1 })
 	if err != nil {
-		return broker.Policy{}, nil, err
+		return broker.Token{}, err
 	}
-	if set.Policy.Digest == "" {
-		return broker.Policy{}, nil, away(fmt.Errorf("the broker does not say which policy is in force"))
+	if a.Token == nil || a.Token.IssuedTokenType != broker.CredentialsType || a.Token.Approval == nil {
+		return broker.Token{}, away(fmt.Errorf("exchange answered a redemption without a token and its approval"))
 	}
-	return set.Policy, issuers(set), nil
+	return *a.Token, nil
 }
 
 // Keys asks for the issuers' public keys, fetched from them a moment ago.
 func (c Client) Keys(ctx context.Context) ([]identity.IssuerKeys, error) {
-	set, err := c.keys(ctx, broker.Keys{Fresh: true})
+	a, err := c.invoke(ctx, broker.Request{Keys: &broker.Keys{Fresh: true}})
 	if err != nil {
 		return nil, err
 	}
-	return issuers(set), nil
-}
-
-func (c Client) keys(ctx context.Context, req broker.Keys) (broker.KeySet, error) {
-	a, err := c.invoke(ctx, broker.Request{Keys: &req})
-	if err != nil {
-		return broker.KeySet{}, err
-	}
 	if a.Keys == nil {
-		return broker.KeySet{}, away(fmt.Errorf("keys answered without keys"))
+		return nil, away(fmt.Errorf("keys answered without keys"))
 	}
-	return *a.Keys, nil
-}
-
-func issuers(set broker.KeySet) []identity.IssuerKeys {
 	var out []identity.IssuerKeys
-	for _, k := range set.Issuers {
-		out = append(out, identity.IssuerKeys{Issuer: k.Issuer, JWKS: k.JWKS, Fetched: k.Fetched})
+	for _, k := range a.Keys.Issuers {
+		out = append(out, identity.IssuerKeys(k))
 	}
-	return out
+	return out, nil
 }
 
-func (c Client) invoke(ctx context.Context, req broker.Request) (broker.Answer, error) {
+func (c Client) invoke(ctx context.Context, req broker.Request, opts ...func(*lambda.Options)) (broker.Answer, error) {
 	var a broker.Answer
-	payload, err := json.Marshal(req)
-	if err != nil {
-		return a, fmt.Errorf("encoding a request to the broker: %w", err)
-	}
-	out, err := c.Lambda.Invoke(ctx, &lambda.InvokeInput{FunctionName: &c.Function, Payload: payload})
-	if err != nil {
-		return a, away(fmt.Errorf("invoking %s: %w", c.Function, err))
-	}
-	if out.FunctionError != nil {
-		// The payload may be anything the function died with, so it is not passed on.
-		return a, away(fmt.Errorf("invoking %s: the function failed (%s)", c.Function, *out.FunctionError))
-	}
-	if err := json.Unmarshal(out.Payload, &a); err != nil {
-		return a, away(fmt.Errorf("invoking %s: the answer is not JSON of ours", c.Function))
+	if err := call(ctx, c.Lambda, c.Function, req, &a, opts...); err != nil {
+		return a, err
 	}
 	if a.Error != nil {
 		return a, a.Error.Err()
 	}
 	return a, nil
+}
+
+// maxPayload is what Lambda takes in one synchronous call, less what its envelope may need.
+// https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+const maxPayload = 6<<20 - 4<<10
+
+// call invokes a function and decodes what it returned.
+func call(ctx context.Context, client *lambda.Client, function string, req, answer any, opts ...func(*lambda.Options)) error {
+	payload, err := json.Marshal(req)
+	if err != nil {
+		return fmt.Errorf("encoding a request to %s: %w", function, err)
+	}
+	if len(payload) > maxPayload {
+		return access.Errorf(access.Denied, "the request and the object it is for are too large to be shown whole, so nobody can approve it; nothing was forwarded")
+	}
+	out, err := client.Invoke(ctx, &lambda.InvokeInput{FunctionName: &function, Payload: payload}, opts...)
+	if err != nil {
+		return away(fmt.Errorf("invoking %s: %w", function, err))
+	}
+	if out.FunctionError != nil {
+		// The payload may be anything the function died with, so it is not passed on.
+		return away(fmt.Errorf("invoking %s: the function failed (%s)", function, *out.FunctionError))
+	}
+	if err := json.Unmarshal(out.Payload, answer); err != nil {
+		return away(fmt.Errorf("invoking %s: the answer is not JSON of ours", function))
+	}
+	return nil
 }
 
 func away(cause error) error {

@@ -33,9 +33,12 @@ import (
 	"sallyport/shared/settings"
 )
 
-// Every is the time between two polls. It is longer than the broker's functions answer without looking for another policy,
-// so that of two polls the later never hears of an older policy, whichever function answers.
-const Every = 5 * time.Second
+// Every is the time between two polls: what people answer, and what they take back, is heard of with them too.
+const Every = time.Second
+
+// settle is longer than the broker's functions answer without looking for another policy. Polls come faster than that, so
+// after one function told of a new policy another may still tell of the old one: for so long it is not believed.
+const settle = 5 * time.Second
 
 // What one poll may take.
 const (
@@ -53,9 +56,9 @@ type Generation struct {
 	ring *identity.Ring
 }
 
-// Broker says what is in force; invoke.Client. Errors are *access.Error. Safe for concurrent use.
+// Broker says what is in force; desk.Desk and invoke.Client together. Errors are *access.Error. Safe for concurrent use.
 type Broker interface {
-	// Poll says which policy is in force, and the issuers' keys.
+	// Poll says which policy is in force, and the issuers' keys; keys that did not change may be left out.
 	Poll(ctx context.Context) (broker.Policy, []identity.IssuerKeys, error)
 	// Keys asks for keys that were fetched from the issuers a moment ago.
 	Keys(ctx context.Context) ([]identity.IssuerKeys, error)
@@ -96,8 +99,11 @@ type Keeper struct {
 	polling sync.Mutex // one poll at a time, so that an older answer never undoes a newer one
 	keys    map[string]identity.IssuerKeys
 	refused broker.Refusal // the last version the broker refused
+	heard   time.Time      // when the broker last said so
 	failed  version        // the last version that was refused here
 	why     error
+	left    version   // what was in force before
+	changed time.Time // when that was left
 }
 
 // version names one version of the policy file by S3's id and by its bytes.
@@ -174,12 +180,16 @@ func (k *Keeper) Poll(ctx context.Context) error {
 func (k *Keeper) hear(in broker.Policy) {
 	switch {
 	case in.Refused == nil:
-		k.refused = broker.Refusal{}
+		if k.cfg.Now().Sub(k.heard) >= settle {
+			k.refused = broker.Refusal{}
+		}
+		return
 	case *in.Refused != k.refused:
 		k.refused = *in.Refused
 		k.cfg.Observer.PolicyRefused("broker")
 		k.cfg.Log.Error("policy refused", "by", "broker", "version", in.Refused.Version, "digest", in.Refused.Digest, "reason", in.Refused.Message, "in_force", in.Digest)
 	}
+	k.heard = k.cfg.Now()
 }
 
 // follow makes the policy that the broker decides by the one in force here.
@@ -188,6 +198,8 @@ func (k *Keeper) follow(ctx context.Context, in broker.Policy, keys []identity.I
 	switch {
 	case old != nil && old.Policy.Digest == in.Digest:
 		k.failed, k.why = version{}, nil
+		return nil
+	case old != nil && want == k.left && k.cfg.Now().Sub(k.changed) < settle: // somebody has not heard
 		return nil
 	case want == k.failed: // it will not get better
 		return k.why
@@ -209,6 +221,9 @@ func (k *Keeper) follow(ctx context.Context, in broker.Policy, keys []identity.I
 		return err
 	}
 	k.failed, k.why = version{}, nil
+	if old != nil {
+		k.left, k.changed = version{old.Version, old.Policy.Digest}, k.cfg.Now()
+	}
 	k.current.Store(next)
 	k.cfg.Observer.Policy(next.Policy.Digest)
 	if old == nil {

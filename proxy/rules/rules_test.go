@@ -16,6 +16,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -59,6 +60,7 @@ type fixture struct {
 	reads  int
 	away   error // of the broker
 	s3Away error
+	later  atomic.Int64 // how much time passed
 	signer map[string]*ecdsa.PrivateKey
 }
 
@@ -69,7 +71,7 @@ func newFixture(t *testing.T) *fixture {
 		f.keys = append(f.keys, f.newKey(t, issuer))
 	}
 	f.Keeper = rules.New(rules.Config{
-		Broker: source{f}, Policies: source{f}, Observer: f.metrics, UnknownRate: 100, UnknownBurst: 100, Now: func() time.Time { return now },
+		Broker: source{f}, Policies: source{f}, Observer: f.metrics, UnknownRate: 100, UnknownBurst: 100, Now: func() time.Time { return now.Add(time.Duration(f.later.Load())) },
 		Log: slog.New(slog.NewTextHandler(&f.log, nil)),
 		OnChange: func(old, new *rules.Generation) {
 			was := ""
@@ -210,7 +212,12 @@ func TestSwap(t *testing.T) {
 	if c, _, err := second.Clusters.Find(r); err != nil || c.Name != "prod" {
 		t.Errorf("the new cluster is not found: %v", err)
 	}
-	f.put("1", policyText) // back again
+	f.put("1", policyText) // back again, or from a function that has not heard
+	f.poll(t)
+	if f.Current() != second {
+		t.Error("what was left a moment ago is in force again")
+	}
+	f.later.Add(int64(5 * time.Second)) // whoever says so now has looked since
 	f.poll(t)
 	if d := cmp.Diff([]string{"->1", "1->2", "2->1"}, f.changes); d != "" {
 		t.Error(d)
@@ -377,6 +384,7 @@ func TestConcurrentCurrent(t *testing.T) {
 		})
 	}
 	for i := range 40 {
+		f.later.Add(int64(5 * time.Second))
 		if i%2 == 0 {
 			f.put("2", strings.NewReplacer("name: dev", "name: prod", "https://b", "https://c").Replace(policyText))
 		} else {

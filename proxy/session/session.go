@@ -3,7 +3,7 @@
 //
 // Everything in here is in memory only and can be asked for again, so any proxy task can serve any request. What a
 // stolen process image is worth is what these credentials are worth: the base tiers of the sessions in it, for an hour at
-// the most. No credential and no token leaves this package but into the header of a request to the cluster.
+// the most, and the tiers of approvals whose requests are in flight. No credential and no token leaves this package but into the header of a request to the cluster.
 package session
 
 import (
@@ -234,6 +234,26 @@ func (l *Live) Token(ctx context.Context) (string, error) {
 	}
 	l.token, l.minted = t, now
 	return t, nil
+}
+
+// Elevate is what one request is forwarded as once people let it through: the credential of the approval's tier, on l's own
+// cluster. Only the request holds it; it is in no cache, so it is gone when the request is over.
+func (l *Live) Elevate(t broker.Token, tier string) (*Live, error) {
+	c := t.Credentials
+	switch {
+	case t.Tier != tier:
+		return nil, access.Errorf(access.Unavailable, "the broker redeemed the approval for tier %q and this task of the gate decided on %q; nothing was forwarded, ask again", t.Tier, tier)
+	case t.Session.Principal.Key() != l.Session.Principal.Key() || t.Session.Cluster != l.Session.Cluster:
+		return nil, access.Errorf(access.Internal, "the broker redeemed the approval for somebody else, or another cluster; nothing was forwarded")
+	case c.AccessKeyID == "" || c.SecretAccessKey == "":
+		return nil, access.Errorf(access.Internal, "the broker redeemed the approval and sent no credential; nothing was forwarded")
+	}
+	s := l.Session
+	s.Tier = tier
+	return &Live{
+		Session: s, Base: l.Base, Transports: l.Transports, now: l.now, cluster: l.cluster,
+		credential: access.Credential{AccessKeyID: c.AccessKeyID, SecretAccessKey: c.SecretAccessKey, SessionToken: c.SessionToken, Expires: c.Expiration},
+	}, nil
 }
 
 // Rejected says that the cluster did not accept the session's token: the next request asks the broker anew.

@@ -48,10 +48,16 @@ func Of(err error) metav1.Status {
 		// client-go builds an error's causes from Details; the retry is in the header as well, for everybody else.
 		Details: &metav1.StatusDetails{RetryAfterSeconds: seconds(e.RetryAfter)},
 	}
-	for _, r := range e.Reasons {
-		s.Details.Causes = append(s.Details.Causes, metav1.StatusCause{Type: metav1.CauseType(r.Type), Message: r.Message})
-	}
+	s.Details.Causes = causes(e.Reasons)
 	return s
+}
+
+func causes(reasons []access.Reason) []metav1.StatusCause {
+	var out []metav1.StatusCause
+	for _, r := range reasons {
+		out = append(out, metav1.StatusCause{Type: metav1.CauseType(r.Type), Message: r.Message})
+	}
+	return out
 }
 
 // Write answers a request with the Status of err. Retry-After is sent only where asking again can help: client-go
@@ -59,6 +65,21 @@ func Of(err error) metav1.Status {
 // forwarded with an error that has one.
 func Write(w http.ResponseWriter, err error) metav1.Status {
 	s := Of(err)
+	send(w, s)
+	return s
+}
+
+// Done answers a request that was for the gate itself, and was done.
+func Done(w http.ResponseWriter, code int, message string, reasons []access.Reason) metav1.Status {
+	s := metav1.Status{
+		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusSuccess, Code: int32(code), Message: message, //nolint:gosec // an HTTP status
+		Details: &metav1.StatusDetails{Causes: causes(reasons)},
+	}
+	send(w, s)
+	return s
+}
+
+func send(w http.ResponseWriter, s metav1.Status) {
 	b, _ := json.Marshal(s) // a Status always marshals
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
@@ -72,7 +93,6 @@ func Write(w http.ResponseWriter, err error) metav1.Status {
 	}
 	w.WriteHeader(int(s.Code))
 	_, _ = w.Write(append(b, '\n'))
-	return s
 }
 
 func seconds(d time.Duration) int32 {

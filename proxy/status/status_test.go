@@ -65,3 +65,13 @@ func TestWhatIsNotOursShowsNothing(t *testing.T) {
 		t.Errorf("got %d %s", w.Code, w.Body)
 	}
 }
+
+func TestDone(t *testing.T) {
+	w := httptest.NewRecorder()
+	status.Done(w, 202, "people are asked", []access.Reason{{Type: "Approval", Message: "a"}})
+	var s metav1.Status
+	if err := json.Unmarshal(w.Body.Bytes(), &s); err != nil || w.Code != 202 || s.Code != 202 || s.Status != "Success" || s.Reason != "" || s.Kind != "Status" ||
+		len(s.Details.Causes) != 1 || s.Details.Causes[0].Type != "Approval" || w.Header().Get("Retry-After") != "" {
+		t.Errorf("got %d %s, %v", w.Code, w.Body, err)
+	}
+}

@@ -29,6 +29,8 @@ const (
 	AnnotationBytesSent   = "sallyport.io/bytes-sent"  // to the caller
 	AnnotationDuration    = "sallyport.io/duration-ms" // from receipt to this stage
 	AnnotationError       = "sallyport.io/error"       // what went wrong at the gate or behind it
+	AnnotationApproval    = "sallyport.io/approval"    // the approval that was asked for, or that let the request through
+	AnnotationApprovedBy  = "sallyport.io/approved-by" // the people who said yes, separated by commas; set only on what their yes let through
 )
 
 // Keys of the user's extra fields.
@@ -71,6 +73,8 @@ type Facts struct {
 	Session   access.Session   // zero when the request never had one
 	Action    access.Action    // zero when the request could not be read
 	Decision  access.Decision  // zero when policy was not asked
+	Approval  string           // id of the approval the request is about; empty when nobody was asked
+	Approvers []string         // who said yes, when that lets the request through
 
 	Code    int                 // HTTP status of the response; zero when there is none yet
 	Reason  metav1.StatusReason // of a refusal by the gate
@@ -172,7 +176,7 @@ func status(f Facts) *metav1.Status {
 }
 
 func annotations(f Facts) map[string]string {
-	a := make(map[string]string, 10)
+	a := make(map[string]string, 12)
 	set := func(key string, values ...string) {
 		for _, v := range values {
 			if v != "" {
@@ -194,6 +198,8 @@ func annotations(f Facts) map[string]string {
 	set(AnnotationTier, f.Decision.Tier, f.Session.Tier)
 	set(AnnotationPolicy, f.Decision.Policy, f.Session.Policy)
 	set(AnnotationError, f.Error)
+	set(AnnotationApproval, f.Approval)
+	set(AnnotationApprovedBy, strings.Join(f.Approvers[:min(len(f.Approvers), maxEntries)], ","))
 	if f.Stage != auditv1.StageRequestReceived {
 		set(AnnotationDuration, strconv.FormatInt(max(0, f.At.Sub(f.Received).Milliseconds()), 10))
 	}

@@ -76,7 +76,10 @@ func TestEventGolden(t *testing.T) {
 	}
 	intent := execFacts()
 	intent.Stage, intent.Code, intent.Sent, intent.At = auditv1.StageRequestReceived, 0, 0, started
-	for name, f := range map[string]recording.Facts{"exec": execFacts(), "refused": refused, "intent": intent} {
+	approved := execFacts()
+	approved.Decision = access.Decision{Effect: access.Ask, Rule: "ask-exec", Tier: "operate", Policy: "9f86d081884c7d65"}
+	approved.Approval, approved.Approvers = "k7q2wn5tqzj4c6m3vdbx2hsaye", []string{"ana@example.com", "ben@example.com"}
+	for name, f := range map[string]recording.Facts{"exec": execFacts(), "refused": refused, "intent": intent, "approved": approved} {
 		t.Run(name, func(t *testing.T) {
 			got, err := json.MarshalIndent(recording.Event(f), "", "  ")
 			if err != nil {
