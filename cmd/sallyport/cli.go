@@ -25,6 +25,9 @@ const (
 type environment struct {
 	stdout, stderr io.Writer
 	terminal       bool // stderr is a person's
+	colour         bool // stdout is a person's who wants colours
+	stdin          io.Reader
+	environ        func() []string
 	getenv         func(string) string
 	executable     func() (string, error)
 	now            func() time.Time
@@ -45,8 +48,8 @@ type command struct {
 func commands() *command {
 	return &command{
 		name:    "sallyport",
-		summary: "what agents may do through the gate, and what they did",
-		group:   []*command{policyCommand(), sessionsCommand()},
+		summary: "what agents may do through the gate, what they ask, and what they did",
+		group:   []*command{policyCommand(), sessionsCommand(), approvalsCommand(), askCommand()},
 	}
 }
 

@@ -1,5 +1,5 @@
-// Command sallyport is for those who look after the gate: it checks, tests and explains its policy, and shows what agents
-// did through it.
+// Command sallyport is for those who look after the gate, and for those who ask it. It checks, tests and explains the policy,
+// answers what agents ask people about, and shows what agents did; and an agent asks with it before it acts.
 package main
 
 import (
@@ -17,6 +17,9 @@ func main() {
 		stdout:     os.Stdout,
 		stderr:     os.Stderr,
 		terminal:   isTerminal(os.Stderr),
+		colour:     isTerminal(os.Stdout) && os.Getenv("NO_COLOR") == "",
+		stdin:      os.Stdin,
+		environ:    os.Environ,
 		getenv:     os.Getenv,
 		executable: os.Executable,
 		now:        time.Now,

@@ -30,6 +30,7 @@ type profile struct {
 	Endpoint         string `json:"endpoint"` // of every AWS service; only where it is not AWS that answers
 	RecordingsBucket string `json:"recordings_bucket"`
 	Cluster          string `json:"cluster"`
+	ReviewsURL       string `json:"reviews_url"` // of the review pages, for approvals
 	// Credentials are for the local stack, whose credentials are worth nothing. Without them the SDK's own chain decides.
 	Credentials *struct {
 		AccessKeyID     string `json:"access_key_id"`
@@ -104,7 +105,11 @@ func (p *place) file() (string, error) {
 		`write {"region": "...", "recordings_bucket": "...", "cluster": "..."} into a file and name it with --profile FILE or %s; the local stack has one once it is up`, profileVariable)
 }
 
-func readProfile(file string) (profile, error) {
+// profileFields is the hint of a profile that cannot be read.
+const profileFields = `its fields are region, endpoint, recordings_bucket, cluster, reviews_url and credentials {access_key_id, secret_access_key}`
+
+// parseProfile reads a profile, whatever it is for.
+func parseProfile(file string) (profile, error) {
 	var p profile
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -114,17 +119,25 @@ func readProfile(file string) (profile, error) {
 		}
 		return p, hint(fmt.Errorf("reading profile %s: %w", file, err), "name another with --profile FILE or %s", profileVariable)
 	}
-	const fields = `its fields are region, endpoint, recordings_bucket, cluster and credentials {access_key_id, secret_access_key}`
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields() // a misspelt endpoint would mean AWS itself
 	if err := d.Decode(&p); err != nil {
-		return p, hint(fmt.Errorf("reading profile %s: %w", file, err), fields)
+		return p, hint(fmt.Errorf("reading profile %s: %w", file, err), profileFields)
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return p, hint(fmt.Errorf("reading profile %s: something follows the object", file), fields)
+		return p, hint(fmt.Errorf("reading profile %s: something follows the object", file), profileFields)
+	}
+	return p, nil
+}
+
+// readProfile reads a profile for where AWS is.
+func readProfile(file string) (profile, error) {
+	p, err := parseProfile(file)
+	if err != nil {
+		return p, err
 	}
 	if p.Region == "" || p.RecordingsBucket == "" {
-		return p, hint(fmt.Errorf("profile %s: region and recordings_bucket must be set", file), fields)
+		return p, hint(fmt.Errorf("profile %s: region and recordings_bucket must be set", file), profileFields)
 	}
 	if p.Endpoint != "" {
 		if u, err := url.Parse(p.Endpoint); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {

@@ -27,7 +27,7 @@ import (
 var update = flag.Bool("update", false, "write what the scripts expect")
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"sallyport": main})
+	testscript.Main(m, map[string]func(){"sallyport": main, "fakectl": fakectl})
 }
 
 // Every script has a bucket of its own behind S3's API, with what record puts there.
@@ -46,6 +46,9 @@ func TestScripts(t *testing.T) {
 				"credentials": {"access_key_id": "test", "secret_access_key": "test"}}`, server.URL)
 			env.Setenv("ESC", "\x1b")
 			env.Values["bucket"] = bucket
+			if err := asking(env); err != nil {
+				return err
+			}
 			return os.WriteFile(filepath.Join(env.WorkDir, "profile.json"), []byte(profile), 0o600)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -63,6 +66,8 @@ func TestScripts(t *testing.T) {
 					ts.Fatalf("a usage error wrote to stdout")
 				}
 			},
+			// nothing wants that a server which is no gate was asked to do nothing.
+			"nothing": nothing,
 			// damage KEY-PART cuts the one object whose key has it.
 			"damage": func(ts *testscript.TestScript, _ bool, args []string) {
 				bucket := ts.Value("bucket").(*recordingtest.Bucket)
