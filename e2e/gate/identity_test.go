@@ -46,10 +46,10 @@ func TestTiers(t *testing.T) {
 		name   string
 		groups []string
 		tier   string
-		exec   map[string]string // by namespace what is said to it; nothing when it is allowed
+		exec   map[string]string // by namespace what is said to it; nothing when it is allowed, and asks when people are asked
 	}{
 		{"observers", []string{"observers"}, "observe", map[string]string{"dev": "no rule allows", "prod": "no rule allows"}},
-		{"agents", []string{"agents"}, "operate", map[string]string{"dev": "no reviewer configured", "prod": "no reviewer configured"}},
+		{"agents", []string{"agents"}, "operate", map[string]string{"dev": "asks", "prod": "asks"}},
 		{"developers", []string{"developers"}, "develop", map[string]string{"dev": "", "prod": "no rule allows"}},
 		{"the most powerful of two", []string{"developers", "observers", "strangers"}, "develop", map[string]string{"dev": "", "prod": "no rule allows"}},
 	} {
@@ -63,6 +63,13 @@ func TestTiers(t *testing.T) {
 				t.Errorf("reading pods: %v", a)
 			}
 			for ns, refused := range test.exec {
+				if refused == "asks" {
+					a := agent.Get(t, "/api/v1/namespaces/"+ns+"/pods/"+s.Pod(t, ns)+"/exec?command=true", "Sallyport-Ask: look")
+					if a.Code != http.StatusAccepted || a.Rule() != "exec" {
+						t.Errorf("exec in %s: want people to be asked, got %v", ns, a)
+					}
+					continue
+				}
 				out := agent.Kubectl(t, "exec", "-n", ns, s.Pod(t, ns), "--", "true")
 				switch {
 				case refused == "" && out.Code != 0:
@@ -114,7 +121,7 @@ func TestNoTier(t *testing.T) {
 		{"no group", nil, "none of them has a tier"},
 		{"an unknown group", []string{"--groups", "strangers"}, "strangers"},
 		{"a group of another case", []string{"--groups", "Agents"}, "Agents"},
-		{"a reviewer", []string{"--reviewer", "ana@example.com"}, "none of them has a tier"},
+		{"a reviewer", []string{"--reviewer", "ana@example.com", "--audience", "sallyport"}, "none of them has a tier"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

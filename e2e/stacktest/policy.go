@@ -1,6 +1,7 @@
 package stacktest
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -136,14 +137,17 @@ func (p *Policy) await(gate string, wanted func(Answer) bool) time.Duration {
 	return time.Since(began).Round(100 * time.Millisecond)
 }
 
-// Rule is the rule that refused, as the causes of the answer's Status name it.
-func (a Answer) Rule() string {
-	s, err := a.Status()
-	if err != nil || s.Details == nil {
+// Rule is the rule that decided, as the causes of the answer's Status name it.
+func (a Answer) Rule() string { return a.Cause("Rule") }
+
+// Cause is one of the causes of the answer's Status, a failure or not; empty when there is none of that kind.
+func (a Answer) Cause(kind string) string {
+	var s metav1.Status
+	if json.Unmarshal([]byte(a.Body), &s) != nil || s.Kind != "Status" || s.Details == nil {
 		return ""
 	}
 	for _, c := range s.Details.Causes {
-		if c.Type == metav1.CauseType("Rule") {
+		if c.Type == metav1.CauseType(kind) {
 			return c.Message
 		}
 	}

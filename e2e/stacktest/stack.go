@@ -55,6 +55,10 @@ type Description struct {
 	Policy struct {
 		File string `json:"file"`
 	} `json:"policy"`
+	Reviews struct {
+		URL   string `json:"url"`
+		Inbox string `json:"inbox"`
+	} `json:"reviews"`
 	PIDs map[string]int `json:"pids"` // by name
 }
 

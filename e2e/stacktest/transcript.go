@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 
+	"k8s.io/apimachinery/pkg/types"
 	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
 )
 
@@ -104,7 +105,7 @@ func (s *Stack) Sweep() []string {
 			}
 		}
 	}
-	found = append(found, s.trespasses(len(shown) > 0)...)
+	found = append(found, s.trespasses(len(shown) > 0, approved(kept))...)
 	if len(found) == 0 {
 		fmt.Printf("sweep: %d things shown to agents, %d files and recordings, %d tokens: nothing in them that must not be\n", len(shown), len(kept), len(tokens))
 	}
@@ -187,9 +188,29 @@ func (s *Stack) kept() (map[string]string, error) {
 	return kept, nil
 }
 
-// trespasses are requests in the cluster's audit log that no agent may make, whatever its tier. Where agents were at work
-// the log must name some, or the wrong one was looked at.
-func (s *Stack) trespasses(worked bool) []string {
+// approved are the audit ids of what was recorded as let through by an approval that names who said yes.
+func approved(kept map[string]string) map[types.UID]bool {
+	ids := map[types.UID]bool{}
+	for where, text := range kept {
+		if !strings.HasPrefix(where, "the recording of session ") {
+			continue
+		}
+		var r Recording
+		if json.Unmarshal([]byte(text), &r) != nil {
+			continue
+		}
+		for _, e := range r.Events {
+			if e.Annotations["sallyport.io/approval"] != "" && e.Annotations["sallyport.io/approved-by"] != "" {
+				ids[e.AuditID] = true
+			}
+		}
+	}
+	return ids
+}
+
+// trespasses are requests in the cluster's audit log that no agent may make, whatever its tier: with the privileged tier,
+// all that no approval let through. Where agents were at work the log must name some, or the wrong one was looked at.
+func (s *Stack) trespasses(worked bool, approved map[types.UID]bool) []string {
 	events, err := s.audit()
 	if err != nil {
 		return []string{err.Error()}
@@ -212,6 +233,10 @@ func (s *Stack) trespasses(worked bool) []string {
 		}
 		read := e.Verb == "get" || e.Verb == "list" || e.Verb == "watch"
 		switch {
+		case strings.Contains(e.User.Username, ":assumed-role/maintain/"):
+			if !approved[e.AuditID] {
+				found = append(found, fmt.Sprintf("the cluster was asked to %s %s by %s, which no approval let through", e.Verb, e.RequestURI, e.User.Username))
+			}
 		case e.ImpersonatedUser != nil:
 			found = append(found, fmt.Sprintf("%s impersonated %s", e.User.Username, e.ImpersonatedUser.Username))
 		case read && o.Subresource != "proxy":
