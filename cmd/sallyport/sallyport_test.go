@@ -147,6 +147,12 @@ func record(t *testing.T, bucket *recordingtest.Bucket) error {
 	n--
 	watch.Stage, watch.Sent = auditv1.StageResponseComplete, 70000
 	request(deployer, at(4*time.Second), watch)
+	// What the policy asks about, and people said yes to.
+	request(deployer, at(4500*time.Millisecond), recording.Facts{
+		Method: "DELETE", URI: "/api/v1/namespaces/shop/pods/web-0", Code: 200, Sent: 120, Approval: "a1", Approvers: []string{"ana@example.com"},
+		Decision: access.Decision{Effect: access.Ask, Rule: "delete", Tier: "maintain", Policy: "9f86d081"},
+		Action:   access.Action{Verb: "delete", Version: "v1", Resource: "pods", Namespace: "shop", Name: "web-0"},
+	})
 
 	request(evil, time.Now().Add(-time.Hour), recording.Facts{
 		Method: "GET", URI: "/api/v1/namespaces/\x1b]0;pwned\x07/pods", Code: 200,

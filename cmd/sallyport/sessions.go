@@ -205,10 +205,13 @@ func requests(events []recording.Recorded) []request {
 	return all
 }
 
-// refused reports whether the gate let the request through. What the cluster refuses was let through.
+// refused reports whether the gate refused the request. What the cluster refuses was let through, and so was what people
+// said yes to.
 func (r request) refused() bool {
-	return r.event.Annotations[recording.AnnotationDecision] != string(access.Allow)
+	return r.event.Annotations[recording.AnnotationDecision] != string(access.Allow) && r.approvers() == ""
 }
+
+func (r request) approvers() string { return r.event.Annotations[recording.AnnotationApprovedBy] }
 
 func (r request) code() string {
 	switch {
@@ -260,6 +263,9 @@ func (r request) bytes() string {
 }
 
 func (r request) decision() string {
+	if by := r.approvers(); by != "" {
+		return "approved by " + safe(by)
+	}
 	return cmp.Or(r.event.Annotations[recording.AnnotationDecision], "refused")
 }
 
