@@ -22,8 +22,8 @@ func approvalsCommand() *command {
 		group: []*command{
 			{
 				name:    "list",
-				summary: "list what waits for an answer and what is granted, the newest first",
-				help:    "With --all it lists what is over, too.",
+				summary: "list what waits for an answer, the newest first",
+				help:    "With --all it lists what was answered, too: the grants that are open, and what is over.",
 				setup:   setupApprovals,
 			},
 			{
@@ -98,7 +98,7 @@ func setupApprovals(env environment, fs *flag.FlagSet) func(context.Context, []s
 		case len(found) == 0 && *all:
 			fmt.Fprintln(env.stderr, "sallyport: nobody was asked anything that you may answer")
 		case len(found) == 0:
-			fmt.Fprintln(env.stderr, "sallyport: nothing waits for your answer; --all lists what is over")
+			fmt.Fprintln(env.stderr, "sallyport: nothing waits for your answer; --all lists what was answered")
 		case more:
 			fmt.Fprintf(env.stderr, "sallyport: the newest %d; --limit 0 lists all\n", len(found))
 		}

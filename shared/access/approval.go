@@ -113,7 +113,7 @@ type View struct {
 	// Affected are the objects that a selector matches, or that go with the object; More is how many beyond those.
 	Affected []Affected `json:"affected,omitempty"`
 	More     int        `json:"more,omitempty"`
-	// Notes are sentences a reviewer must know: "stdin is recorded, not approved".
+	// Notes are sentences a reviewer must know: "stdin is not approved".
 	Notes []string `json:"notes,omitempty"`
 	// Live says that a live object was seen: the one thing on the page that is the proxy's word.
 	Live bool `json:"live,omitempty"`

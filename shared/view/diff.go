@@ -23,6 +23,8 @@ const (
 func (b *builder) change() error {
 	a, o := b.in.Action, b.in.Object
 	switch {
+	case a.Upgrade: // what it stores is decided inside
+		return nil
 	case a.Verb == "delete" || a.Verb == "deletecollection":
 		if o == nil && len(b.in.Body) > 0 {
 			return b.text("the body was not understood")

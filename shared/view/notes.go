@@ -52,7 +52,7 @@ func (b *builder) command() error {
 		}
 	}
 	if a.Stdin {
-		b.note("What is typed into it (stdin) is recorded, not approved.")
+		b.note("What is typed into it (stdin) is not shown here, and not approved.")
 	}
 	return nil
 }

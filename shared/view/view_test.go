@@ -460,7 +460,7 @@ func TestCommand(t *testing.T) {
 	exec := func(stdin bool, argv ...string) access.Action {
 		return access.Action{Verb: "exec", Version: "v1", Resource: "pods", Subresource: "exec", Namespace: "dev", Name: "web-0", Argv: argv, Stdin: stdin}
 	}
-	const shell, typed = "It runs a shell: its words are a program, and may do more than one thing.", "What is typed into it (stdin) is recorded, not approved."
+	const shell, typed = "It runs a shell: its words are a program, and may do more than one thing.", "What is typed into it (stdin) is not shown here, and not approved."
 	for _, test := range []struct {
 		name  string
 		a     access.Action
@@ -672,4 +672,17 @@ func FuzzBuild(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A command in a container is no change of the pod, whatever object comes along with it.
+func TestAStreamHasNoDiff(t *testing.T) {
+	for _, verb := range []string{"exec", "attach", "portforward"} {
+		v, err := view.Build(view.Input{
+			Action: access.Action{Verb: verb, Version: "v1", Resource: "pods", Subresource: verb, Namespace: "dev", Name: "web-0", Upgrade: true, Stream: true, Argv: []string{"true"}},
+			Object: &access.Object{Value: map[string]any{}}, Live: map[string]any{"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{"name": "web-0"}},
+		})
+		if err != nil || v.Diff != "" || v.Approximate != "" {
+			t.Errorf("%s: %v\n%s", verb, err, v.Diff)
+		}
+	}
 }
