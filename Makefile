@@ -60,12 +60,13 @@ test-stack: build $(TOOLS)/helm-$(HELM) ## the tests that drive the running stac
 test-fast: ## the inner loop: no network, no browser, no cluster
 	@go vet $(GO_PACKAGES) && go test -short $(GO_PACKAGES)
 
-bench: ## benchmarks, each against a baseline of the same run
+bench: build ## benchmarks, each against a baseline of the same run; the last on the running stack
 	@go test -run '^$$' -bench . -benchmem ./shared/... ./proxy/...
+	@SALLYPORT_STACK=1 go test -run '^$$' -bench . -benchtime 10x ./e2e/approvals
 
 FUZZTIME := 10s
 fuzz: ## every fuzz test for FUZZTIME
-	@for pkg in $$(go list ./shared/... ./proxy/... ./local/...); do \
+	@for pkg in $$(go list ./shared/... ./proxy/... ./functions/... ./local/...); do \
 	  for f in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
 	    echo "$$pkg $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
 	  done; \

@@ -352,6 +352,7 @@ func (s *Stack) WebhookKubeconfig(cluster string) string {
 //	PUT /_local/sts/lifetime         {"lifetime": "5s"}: of credentials minted from now on; "0s" for as long as asked
 //	PUT /_local/eks/clusters/{name}  {"endpoint": "https://…", "ca": "PEM", "version": "1.35"}
 //	POST /_local/lambda/{name}/kill  kills the function's processes at once; with a body that is a Trap, once it springs
+//	GET /_local/lambda/{name}/kill   {"trap": …}: the one that has not sprung, or null. DELETE takes it away
 //	POST /_local/stepfunctions/restart  Step Functions loses every execution
 func (s *Stack) local() http.Handler {
 	mux := http.NewServeMux()
@@ -380,6 +381,9 @@ func (s *Stack) local() http.Handler {
 		reply(w, http.StatusOK, map[string]string{"lifetime": d.String()})
 	})
 	mux.HandleFunc("POST /_local/lambda/{name}/kill", s.serveKill)
+	mux.HandleFunc("GET /_local/lambda/{name}/kill", func(w http.ResponseWriter, r *http.Request) {
+		reply(w, http.StatusOK, map[string]*Trap{"trap": s.traps.left(r.PathValue("name"))})
+	})
 	mux.HandleFunc("DELETE /_local/lambda/{name}/kill", func(w http.ResponseWriter, r *http.Request) {
 		s.traps.remove(r.PathValue("name"))
 		reply(w, http.StatusOK, map[string]any{})

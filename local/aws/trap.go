@@ -1,6 +1,7 @@
 package aws
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
@@ -17,6 +18,8 @@ type Trap struct {
 	// At is the operation, such as UpdateItem, SendTaskSuccess or AssumeRole; what is no JSON service is known by method and
 	// path, whose beginning is enough: "POST /v2/email". "*" is any.
 	At string `json:"at"`
+	// With makes it a call whose body holds this: one among those of others.
+	With string `json:"with,omitempty"`
 	// Count is at which such call of the function it springs; zero is the first.
 	Count int `json:"count,omitempty"`
 	// After lets the call have its effect; the function dies without knowing.
@@ -47,6 +50,17 @@ func (t *trapped) set(function string, trap Trap) {
 	t.traps[function] = &trap
 }
 
+// left is a function's trap that has not sprung, nil when there is none.
+func (t *trapped) left(function string) *Trap {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if trap := t.traps[function]; trap != nil {
+		c := *trap
+		return &c
+	}
+	return nil
+}
+
 func (t *trapped) remove(function string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -59,11 +73,13 @@ func (t *Trap) at(operation string) bool {
 
 // spring is asked about every call: front.Config's Trap.
 func (t *trapped) spring(c front.Call) (instead, after func()) {
+	function, trap := t.under(c)
+	if trap == nil || trap.With != "" && !bytes.Contains(c.Body(), []byte(trap.With)) {
+		return nil, nil
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	function := t.functions[c.AccessKeyID]
-	trap := t.traps[function]
-	if trap == nil || !trap.at(c.Operation) {
+	if t.traps[function] != trap { // another call was here, or it was taken away
 		return nil, nil
 	}
 	if trap.Count--; trap.Count > 0 {
@@ -75,6 +91,17 @@ func (t *trapped) spring(c front.Call) (instead, after func()) {
 		return nil, kill
 	}
 	return kill, nil
+}
+
+// under is the trap that a call is under, as far as its name tells, and whose it is.
+func (t *trapped) under(c front.Call) (string, *Trap) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	function := t.functions[c.AccessKeyID]
+	if trap := t.traps[function]; trap != nil && trap.at(c.Operation) {
+		return function, trap
+	}
+	return function, nil
 }
 
 func (s *Stack) serveKill(w http.ResponseWriter, r *http.Request) {
@@ -91,7 +118,7 @@ func (s *Stack) serveKill(w http.ResponseWriter, r *http.Request) {
 		}
 		reply(w, http.StatusOK, map[string]int{"killed": n})
 	case err != nil || trap.At == "":
-		reply(w, http.StatusBadRequest, map[string]string{"message": `the body must be empty, or as {"at": "UpdateItem", "count": 1, "after": false}`})
+		reply(w, http.StatusBadRequest, map[string]string{"message": `the body must be empty, or as {"at": "UpdateItem", "with": "", "count": 1, "after": false}`})
 	default:
 		s.traps.set(name, trap)
 		reply(w, http.StatusOK, map[string]Trap{"trap": trap})

@@ -106,6 +106,7 @@ func TestReviews(t *testing.T) {
 		{`{"at":"PutSecretValue","after":true}`, "fourth", "fourth"},
 		{`{"at":"*","count":2}`, "fifth", "fifth"},
 		{`{"at":"POST /v2/email","after":true}`, "sixth", "sixth"},
+		{`{"at":"PutSecretValue","with":"sixth and a half"}`, "sixth and a half", "sixth"},
 	} {
 		if status, body := s.call(t, http.MethodPost, "/_local/lambda/remember/kill", tt.trap); status != 200 {
 			t.Fatal(body)
@@ -120,10 +121,22 @@ func TestReviews(t *testing.T) {
 	if got, ok := invoke("seventh"); !ok {
 		t.Errorf("a trap that sprang is still set: %s", got)
 	}
-	s.call(t, http.MethodPost, "/_local/lambda/remember/kill", `{"at":"*"}`)
+	left := func(want string) {
+		t.Helper()
+		if _, body := s.call(t, http.MethodGet, "/_local/lambda/remember/kill", ""); body != `{"trap":`+want+"}\n" {
+			t.Errorf("left is %s, want %s", body, want)
+		}
+	}
+	left("null")
+	s.call(t, http.MethodPost, "/_local/lambda/remember/kill", `{"at":"*","with":"another"}`)
+	if got, ok := invoke("seventh"); !ok {
+		t.Errorf("a trap for other calls springs: %s", got)
+	}
+	left(`{"at":"*","with":"another"}`)
 	if status, _ := s.call(t, http.MethodDelete, "/_local/lambda/remember/kill", ""); status != 200 {
 		t.Error(status)
 	}
+	left("null")
 	if got, ok := invoke("eighth"); !ok {
 		t.Errorf("a trap that was taken away springs: %s", got)
 	}

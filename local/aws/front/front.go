@@ -57,6 +57,8 @@ type Call struct {
 	AccessKeyID string
 	Service     string // of the credential scope
 	Operation   string // such as UpdateItem; of what is no JSON service, method and path
+	// Body reads the request's body. It is for Trap alone, and may take as long as the client takes to send it.
+	Body func() []byte
 }
 
 type handler struct {
@@ -120,7 +122,14 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if !read {
 			return
 		}
-		instead, after := h.cfg.Trap(Call{AccessKeyID: scope.AccessKeyID, Service: scope.Service, Operation: op})
+		instead, after := h.cfg.Trap(Call{AccessKeyID: scope.AccessKeyID, Service: scope.Service, Operation: op, Body: func() []byte {
+			if whole(&kept{header: http.Header{}}, r, maxObject) {
+				b, _ := io.ReadAll(r.Body) // from memory
+				replace(r, b)
+				return b
+			}
+			return nil
+		}})
 		switch {
 		case instead != nil:
 			instead()
