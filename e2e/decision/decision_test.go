@@ -16,7 +16,7 @@ import (
 	"sallyport/e2e/stacktest"
 )
 
-func TestMain(m *testing.M) { stacktest.Main(m) }
+func TestMain(m *testing.M) { stacktest.Main(m, stacktest.Refusing) }
 
 const within = 20 * time.Second
 

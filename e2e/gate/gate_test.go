@@ -8,4 +8,4 @@ import (
 	"sallyport/e2e/stacktest"
 )
 
-func TestMain(m *testing.M) { stacktest.Main(m) }
+func TestMain(m *testing.M) { stacktest.Main(m, stacktest.Refusing) }

@@ -115,7 +115,7 @@ func TestProxyWithoutPolicy(t *testing.T) {
 		want   []string
 	}{
 		"no such bucket": {"SALLYPORT_POLICY_BUCKET=nowhere", []string{"policy", "nowhere"}},
-		"no such broker": {"SALLYPORT_EXCHANGE_FUNCTION=nowhere", []string{"broker", "nowhere"}},
+		"no such broker": {"SALLYPORT_REVIEW_FUNCTION=nowhere", []string{"broker", "nowhere"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -2,7 +2,6 @@ package stacktest
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -10,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -112,17 +112,25 @@ func (r Reply) String() string { return fmt.Sprintf("%d %s", r.Code, clip(r.Body
 // Do asks the reviewers' API. body is sent as JSON unless it is nil.
 func (r *Reviewer) Do(t testing.TB, method, path string, body any) Reply {
 	t.Helper()
+	out, err := r.do(method, path, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func (r *Reviewer) do(method, path string, body any) (out Reply, err error) {
 	var in io.Reader
 	if body != nil {
 		b, err := json.Marshal(body)
 		if err != nil {
-			t.Fatal(err)
+			return out, err
 		}
 		in = bytes.NewReader(b)
 	}
-	req, err := http.NewRequestWithContext(context.WithoutCancel(t.Context()), method, r.stack.Reviews.URL+path, in) // also while a test cleans up
+	req, err := http.NewRequest(method, r.stack.Reviews.URL+path, in)
 	if err != nil {
-		t.Fatal(err)
+		return out, err
 	}
 	req.Header.Set("Authorization", "Bearer "+r.Token)
 	if body != nil {
@@ -130,18 +138,51 @@ func (r *Reviewer) Do(t testing.TB, method, path string, body any) Reply {
 	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
-		t.Fatal(err)
+		return out, err
 	}
 	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
 	if err != nil {
-		t.Fatal(err)
+		return out, err
 	}
-	out := Reply{Code: res.StatusCode, Body: string(b)}
 	_ = json.Unmarshal(b, &out) // not every answer is an error
 	out.Code, out.Body = res.StatusCode, string(b)
 	r.stack.seen.show(method+" "+path, out.Body)
-	return out
+	return out, nil
+}
+
+// Refusing is a person who says no to everything that agents of tests ask, for tests that are about what is decided and not
+// about what people answer. It is for Main.
+func Refusing(s *Stack) (stop func()) {
+	token, err := Local(s.Root, "token", "--reviewer", "ben@example.com", "--expires", "2h")
+	if err != nil {
+		panic("a reviewer's token: " + token)
+	}
+	ben := &Reviewer{Email: "ben@example.com", Token: strings.TrimSpace(token), stack: s}
+	s.seen.secret(ben.Token)
+	done := make(chan struct{})
+	go func() {
+		for tick := time.Tick(100 * time.Millisecond); ; {
+			select {
+			case <-done:
+				return
+			case <-tick:
+			}
+			list, err := ben.do("GET", "/api/approvals?state=pending", nil)
+			var all struct {
+				Approvals []Approval `json:"approvals"`
+			}
+			if err != nil || json.Unmarshal([]byte(list.Body), &all) != nil {
+				continue // the next time
+			}
+			for _, a := range all.Approvals {
+				if strings.HasPrefix(a.Principal.Subject, "bot-") {
+					_, _ = ben.do("POST", "/api/approvals/"+a.ID+"/deny", map[string]any{"reason": fmt.Sprintf("rule %q asks, and nobody says yes in this test", a.Decision.Rule)})
+				}
+			}
+		}
+	}()
+	return func() { close(done) }
 }
 
 // List are the approvals that wait, or that are over.

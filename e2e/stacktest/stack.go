@@ -92,8 +92,9 @@ func Open(root string) (*Stack, error) {
 var shared *Stack
 
 // Main is the body of a package's TestMain: it makes the checkout's stack be up, runs the tests, sweeps, and takes the
-// stack down again if it was not up before. Without Variable it runs the tests, which skip.
-func Main(m *testing.M) {
+// stack down again if it was not up before. Without Variable it runs the tests, which skip. What is given beside runs while
+// the tests do.
+func Main(m *testing.M, beside ...func(*Stack) (stop func())) {
 	flag.Parse()
 	if why := off(); why != "" {
 		os.Exit(m.Run())
@@ -102,10 +103,10 @@ func Main(m *testing.M) {
 	if f := flag.Lookup("test.parallel"); f != nil {
 		_ = f.Value.Set("8")
 	}
-	os.Exit(run(m))
+	os.Exit(run(m, beside))
 }
 
-func run(m *testing.M) (code int) {
+func run(m *testing.M, beside []func(*Stack) (stop func())) (code int) {
 	root, err := Checkout()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -130,6 +131,9 @@ func run(m *testing.M) (code int) {
 	if shared, err = Open(root); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
+	}
+	for _, start := range beside {
+		defer start(shared)()
 	}
 	code = m.Run()
 	if flag.Lookup("test.list").Value.String() != "" {
