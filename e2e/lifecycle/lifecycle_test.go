@@ -71,7 +71,7 @@ func checkout(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
-	for _, file := range []string{"bin/local", "bin/proxy", "bin/sallyport", "bin/.moto-python", "dist/local/exchange/bootstrap", "infra/policy.yaml"} {
+	for _, file := range []string{"bin/local", "bin/proxy", "bin/sallyport", "bin/.moto-python", "dist/local/exchange/bootstrap", "dist/local/review/bootstrap", "dist/local/notify/bootstrap", "dist/local/callback/bootstrap", "infra/policy.yaml", "infra/workflow.asl.json"} {
 		b, err := os.ReadFile(filepath.Join(first, file))
 		if err != nil {
 			t.Fatalf("%v; run make build", err)
