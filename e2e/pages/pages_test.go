@@ -50,12 +50,12 @@ func browser(t *testing.T) context.Context {
 	return ctx
 }
 
-func do(t *testing.T, ctx context.Context, actions ...chromedp.Action[chromedp.Void]) {
+func do(ctx context.Context, t *testing.T, actions ...chromedp.Action[chromedp.Void]) {
 	t.Helper()
-	_ = run(t, ctx, chromedp.Steps(actions...))
+	_ = run(ctx, t, chromedp.Steps(actions...))
 }
 
-func run[T any](t *testing.T, ctx context.Context, a chromedp.Action[T]) T {
+func run[T any](ctx context.Context, t *testing.T, a chromedp.Action[T]) T {
 	t.Helper()
 	c, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -70,14 +70,14 @@ func run[T any](t *testing.T, ctx context.Context, a chromedp.Action[T]) T {
 }
 
 // text is what a person reads on the page.
-func text(t *testing.T, ctx context.Context) string {
+func text(ctx context.Context, t *testing.T) string {
 	t.Helper()
-	return run(t, ctx, chromedp.Text("body"))
+	return run(ctx, t, chromedp.Text("body"))
 }
 
-func says(t *testing.T, ctx context.Context, words ...string) {
+func says(ctx context.Context, t *testing.T, words ...string) {
 	t.Helper()
-	s := text(t, ctx)
+	s := text(ctx, t)
 	for _, w := range words {
 		if !strings.Contains(strings.ToLower(s), strings.ToLower(w)) {
 			t.Errorf("the page does not say %q:\n%.2500s", w, s)
@@ -86,15 +86,15 @@ func says(t *testing.T, ctx context.Context, words ...string) {
 }
 
 // login goes to an address and through the issuer's login page.
-func login(t *testing.T, ctx context.Context, address, email string) {
+func login(ctx context.Context, t *testing.T, address, email string) {
 	t.Helper()
-	do(t, ctx, chromedp.Navigate(address), chromedp.WaitVisible(`form[action="/authorize"] button[value="`+email+`"], #other`))
-	if run(t, ctx, chromedp.Evaluate[bool](`!!document.querySelector('button[value="`+email+`"]')`)) {
-		do(t, ctx, chromedp.Click(`button[value="`+email+`"]`))
+	do(ctx, t, chromedp.Navigate(address), chromedp.WaitVisible(`form[action="/authorize"] button[value="`+email+`"], #other`))
+	if run(ctx, t, chromedp.Evaluate[bool](`!!document.querySelector('button[value="`+email+`"]')`)) {
+		do(ctx, t, chromedp.Click(`button[value="`+email+`"]`))
 	} else {
-		do(t, ctx, chromedp.SetValue("#other", email), chromedp.Submit("#other"))
+		do(ctx, t, chromedp.SetValue("#other", email), chromedp.Submit("#other"))
 	}
-	do(t, ctx, chromedp.WaitReady("#main"))
+	do(ctx, t, chromedp.WaitReady("#main"))
 }
 
 // ask asks ahead, and returns the approval's id.
@@ -139,31 +139,31 @@ func TestApprove(t *testing.T) {
 	kubectl := agent.Start(t, "delete", "configmap", name, "-n", "dev")
 	a := s.Reviewer(t, "ana@example.com").Await(t, agent)
 
-	login(t, ctx, s.Reviews.URL+"/approvals", "ana@example.com")
-	says(t, ctx, "waiting for an answer", name, agent.Subject, "ana@example.com")
+	login(ctx, t, s.Reviews.URL+"/approvals", "ana@example.com")
+	says(ctx, t, "waiting for an answer", name, agent.Subject, "ana@example.com")
 	link := fmt.Sprintf(`a[href="/approvals/%s"]`, a.ID)
-	do(t, ctx, chromedp.Click(link), chromedp.WaitVisible("#approve"))
-	says(t, ctx, "kubectl", name, "rule", "delete", "maintain", agent.Subject, "expires")
+	do(ctx, t, chromedp.Click(link), chromedp.WaitVisible("#approve"))
+	says(ctx, t, "kubectl", name, "rule", "delete", "maintain", agent.Subject, "expires")
 
 	other, cancel := chromedp.NewContext(ctx) // another tab of the same person
 	defer cancel()
 	if err := chromedp.Do(other, chromedp.EmulateViewport(1280, 900)); err != nil { // opens the tab, so without a time limit
 		t.Fatal(err)
 	}
-	do(t, other, chromedp.Navigate(s.Reviews.URL+"/approvals/"+a.ID), chromedp.WaitVisible("#approve"))
+	do(other, t, chromedp.Navigate(s.Reviews.URL+"/approvals/"+a.ID), chromedp.WaitVisible("#approve"))
 
-	do(t, ctx, chromedp.Click("#approve"), chromedp.WaitNotPresent("#approve"), chromedp.WaitReady("#main"))
-	says(t, ctx, "approved")
+	do(ctx, t, chromedp.Click("#approve"), chromedp.WaitNotPresent("#approve"), chromedp.WaitReady("#main"))
+	says(ctx, t, "approved")
 	if code := kubectl.Ended(within); code != 0 {
 		t.Errorf("kubectl ended with %d: %s", code, kubectl.Text())
 	}
-	do(t, other, chromedp.Click("#approve"), chromedp.WaitNotPresent("#approve"), chromedp.WaitReady("#main"))
-	says(t, other, "already")
+	do(other, t, chromedp.Click("#approve"), chromedp.WaitNotPresent("#approve"), chromedp.WaitReady("#main"))
+	says(other, t, "already")
 	if again, _ := s.Reviewer(t, "ben@example.com").Show(t, a.ID); len(again.Votes) != 1 || again.Votes[0].By.Channel != "page" {
 		t.Errorf("votes %+v", again.Votes)
 	}
-	do(t, ctx, chromedp.Navigate(s.Reviews.URL+"/history"), chromedp.WaitReady("#main"))
-	says(t, ctx, name, "ana@example.com")
+	do(ctx, t, chromedp.Navigate(s.Reviews.URL+"/history"), chromedp.WaitReady("#main"))
+	says(ctx, t, name, "ana@example.com")
 }
 
 // No needs words, and the agent gets them. All of it works by keyboard alone.
@@ -175,20 +175,20 @@ func TestDenyByKeyboard(t *testing.T) {
 	name, _ := configMap(t, s)
 	kubectl := agent.Start(t, "delete", "configmap", name, "-n", "dev")
 	a := s.Reviewer(t, "ben@example.com").Await(t, agent)
-	login(t, ctx, s.Reviews.URL+"/approvals/"+a.ID, "ben@example.com")
-	do(t, ctx, chromedp.WaitVisible("#deny"), chromedp.Click("#deny"), chromedp.Sleep(300*time.Millisecond))
+	login(ctx, t, s.Reviews.URL+"/approvals/"+a.ID, "ben@example.com")
+	do(ctx, t, chromedp.WaitVisible("#deny"), chromedp.Click("#deny"), chromedp.Sleep(300*time.Millisecond))
 	if again, _ := s.Reviewer(t, "ben@example.com").Show(t, a.ID); again.State != "pending" {
 		t.Fatalf("a no without words made it %s", again.State)
 	}
-	do(t, ctx, chromedp.Focus("#reason"), chromedp.KeyEvent("ask the billing team"), chromedp.KeyEvent("\t"), chromedp.KeyEvent("\r"), chromedp.WaitNotPresent("#deny"), chromedp.WaitReady("#main"))
-	says(t, ctx, "denied")
+	do(ctx, t, chromedp.Focus("#reason"), chromedp.KeyEvent("ask the billing team"), chromedp.KeyEvent("\t"), chromedp.KeyEvent("\r"), chromedp.WaitNotPresent("#deny"), chromedp.WaitReady("#main"))
+	says(ctx, t, "denied")
 	if code := kubectl.Ended(within); code == 0 || !strings.Contains(kubectl.Text(), "ask the billing team") {
 		t.Errorf("kubectl ended with %d: %s", code, kubectl.Text())
 	}
 	// The first thing the tab key reaches is the way past the header, and what has the focus is seen.
-	do(t, ctx, chromedp.Navigate(s.Reviews.URL+"/approvals"), chromedp.WaitReady("#main"), chromedp.KeyEvent("\t"))
-	first := run(t, ctx, chromedp.Evaluate[string](`document.activeElement.getAttribute("href") || document.activeElement.tagName`))
-	outline := run(t, ctx, chromedp.Evaluate[string](`getComputedStyle(document.activeElement).outlineStyle`))
+	do(ctx, t, chromedp.Navigate(s.Reviews.URL+"/approvals"), chromedp.WaitReady("#main"), chromedp.KeyEvent("\t"))
+	first := run(ctx, t, chromedp.Evaluate[string](`document.activeElement.getAttribute("href") || document.activeElement.tagName`))
+	outline := run(ctx, t, chromedp.Evaluate[string](`getComputedStyle(document.activeElement).outlineStyle`))
 	if first != "#main" || outline == "none" {
 		t.Errorf("the tab key reaches %q first, outline %q", first, outline)
 	}
@@ -202,9 +202,9 @@ func TestWhoMayNot(t *testing.T) {
 	name, target := configMap(t, s)
 	id := ask(t, agent, "DELETE", target, "", "", "")
 	stranger := browser(t)
-	login(t, stranger, s.Reviews.URL+"/approvals/"+id, "eve@example.com")
-	says(t, stranger, "eve@example.com", "reviewer")
-	if strings.Contains(text(t, stranger), name) {
+	login(stranger, t, s.Reviews.URL+"/approvals/"+id, "eve@example.com")
+	says(stranger, t, "eve@example.com", "reviewer")
+	if strings.Contains(text(stranger, t), name) {
 		t.Error("a stranger sees what is asked")
 	}
 	var link string
@@ -223,12 +223,12 @@ func TestWhoMayNot(t *testing.T) {
 	})
 	ana.Deny(t, id, "no need")
 	chi := browser(t)
-	do(t, chi, chromedp.Navigate(link), chromedp.WaitReady("body"))
-	if run(t, chi, chromedp.Evaluate[bool](`!!document.querySelector('form[action="/authorize"]')`)) {
-		do(t, chi, chromedp.Click(`button[value="chi@example.com"]`), chromedp.WaitReady("#main"))
+	do(chi, t, chromedp.Navigate(link), chromedp.WaitReady("body"))
+	if run(chi, t, chromedp.Evaluate[bool](`!!document.querySelector('form[action="/authorize"]')`)) {
+		do(chi, t, chromedp.Click(`button[value="chi@example.com"]`), chromedp.WaitReady("#main"))
 	}
-	says(t, chi, "denied")
-	if run(t, chi, chromedp.Evaluate[bool](`!!document.querySelector("#approve")`)) {
+	says(chi, t, "denied")
+	if run(chi, t, chromedp.Evaluate[bool](`!!document.querySelector("#approve")`)) {
 		t.Error("what was denied can be approved")
 	}
 }
@@ -238,9 +238,9 @@ func TestNothingElse(t *testing.T) {
 	s := stacktest.Get(t)
 	t.Parallel()
 	ctx := browser(t)
-	login(t, ctx, s.Reviews.URL+"/approvals", "ana@example.com")
-	scripts := run(t, ctx, chromedp.Evaluate[int](`document.querySelectorAll("script,iframe,object,[onclick]").length`))
-	foreign := run(t, ctx, chromedp.Evaluate[int](`performance.getEntriesByType("resource").filter(r => !r.name.startsWith(location.origin)).length`))
+	login(ctx, t, s.Reviews.URL+"/approvals", "ana@example.com")
+	scripts := run(ctx, t, chromedp.Evaluate[int](`document.querySelectorAll("script,iframe,object,[onclick]").length`))
+	foreign := run(ctx, t, chromedp.Evaluate[int](`performance.getEntriesByType("resource").filter(r => !r.name.startsWith(location.origin)).length`))
 	if scripts != 0 || foreign != 0 {
 		t.Errorf("%d scripts, %d loads from elsewhere", scripts, foreign)
 	}
@@ -268,8 +268,8 @@ func TestLooks(t *testing.T) {
 	other.Token = s.Token(t, "--subject", "incident-bot-"+stacktest.Word(), "--groups", "agents")
 	pod := s.Pod(t, "dev")
 	second := ask(t, other, "DELETE", "/api/v1/namespaces/dev/pods/"+pod, "", "", "it%20does%20not%20answer%20its%20health%20checks")
-	login(t, ctx, s.Reviews.URL+"/approvals/"+id, "ana@example.com")
-	says(t, ctx, "serviceAccountName", "LOG_LEVEL", "own words", "dana@example.com")
+	login(ctx, t, s.Reviews.URL+"/approvals/"+id, "ana@example.com")
+	says(ctx, t, "serviceAccountName", "LOG_LEVEL", "own words", "dana@example.com")
 	root, err := stacktest.Checkout()
 	if err != nil {
 		t.Fatal(err)
@@ -286,9 +286,9 @@ func TestLooks(t *testing.T) {
 			if size.name == "phone" {
 				viewport = chromedp.EmulateViewport(size.width, size.height, chromedp.EmulateMobile)
 			}
-			do(t, ctx, viewport, chromedp.Navigate(p.address), chromedp.WaitReady("body"))
-			wide := run(t, ctx, chromedp.Evaluate[int64](`document.documentElement.scrollWidth`))
-			png := run(t, ctx, chromedp.CaptureScreenshot())
+			do(ctx, t, viewport, chromedp.Navigate(p.address), chromedp.WaitReady("body"))
+			wide := run(ctx, t, chromedp.Evaluate[int64](`document.documentElement.scrollWidth`))
+			png := run(ctx, t, chromedp.CaptureScreenshot())
 			if wide > size.width {
 				t.Errorf("%s is %d pixels wide on a %s of %d", p.name, wide, size.name, size.width)
 			}

@@ -42,7 +42,7 @@ func (t *tour) login(email string) (*person, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := p.post(t.ctx, at, page, `value="`+email+`"`, url.Values{"email": {email}}); err != nil {
+	if err := p.post(t.ctx, at, page, `value="`+email+`"`, url.Values{"email": {email}}); err != nil {
 		return nil, fmt.Errorf("logging in as %s: %w", email, err)
 	}
 	return p, nil
@@ -70,7 +70,7 @@ func (p *person) do(req *http.Request) (*url.URL, string, error) {
 }
 
 // post posts the form of a page that holds some text, with values put in.
-func (p *person) post(ctx context.Context, at *url.URL, page, holds string, values url.Values) (string, error) {
+func (p *person) post(ctx context.Context, at *url.URL, page, holds string, values url.Values) error {
 	for _, form := range formRE.FindAllString(page, -1) {
 		if !strings.Contains(form, holds) {
 			continue
@@ -85,7 +85,7 @@ func (p *person) post(ctx context.Context, at *url.URL, page, holds string, valu
 			case attrs["action"] != "":
 				var err error
 				if target, err = at.Parse(attrs["action"]); err != nil {
-					return "", err
+					return err
 				}
 			case attrs["type"] == "hidden" && !values.Has(attrs["name"]):
 				values.Set(attrs["name"], attrs["value"])
@@ -93,14 +93,14 @@ func (p *person) post(ctx context.Context, at *url.URL, page, holds string, valu
 		}
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, target.String(), strings.NewReader(values.Encode()))
 		if err != nil {
-			return "", err
+			return err
 		}
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		req.Header.Set("Origin", target.Scheme+"://"+target.Host)
-		_, answer, err := p.do(req)
-		return answer, err
+		_, _, err = p.do(req)
+		return err
 	}
-	return "", fmt.Errorf("no form with %s on the page: %.300s", holds, words(page))
+	return fmt.Errorf("no form with %s on the page: %.300s", holds, words(page))
 }
 
 // words are what a page says.
@@ -189,7 +189,7 @@ func (t *tour) told(about string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("Slack and mail were not both told: %.600s", sent)
+	return fmt.Errorf("not both of Slack and mail were told: %.600s", sent)
 }
 
 func (t *tour) ask() error {
@@ -225,7 +225,7 @@ func (t *tour) ask() error {
 	if out, code, err := t.admin("get", "pod", "-n", "dev", t.pod, "-o", "name"); err != nil || code != 0 {
 		return fmt.Errorf("the pod is gone before anybody said yes (exit %d, %w): %s", code, err, out)
 	}
-	if _, err := ana.post(t.ctx, at, page, `value="approve"`, url.Values{}); err != nil {
+	if err := ana.post(t.ctx, at, page, `value="approve"`, url.Values{}); err != nil {
 		return err
 	}
 	fmt.Fprintf(t.out, "   She says yes.\n")
@@ -259,7 +259,7 @@ func (t *tour) ask() error {
 	if !strings.Contains(words(page), "/data") {
 		return fmt.Errorf("the page does not show the argv: %.600s", words(page))
 	}
-	if _, err := ana.post(t.ctx, at, page, `value="deny"`, url.Values{"reason": {"that volume is the only copy"}}); err != nil {
+	if err := ana.post(t.ctx, at, page, `value="deny"`, url.Values{"reason": {"that volume is the only copy"}}); err != nil {
 		return err
 	}
 	out, code, err = t.ended(kubectl)
