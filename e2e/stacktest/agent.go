@@ -152,7 +152,9 @@ func (a *Agent) Start(t testing.TB, args ...string) *Process {
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	read := make(chan struct{})
 	go func() {
+		defer close(read)
 		lines := bufio.NewScanner(r)
 		lines.Buffer(nil, 4<<20)
 		for lines.Scan() {
@@ -167,6 +169,7 @@ func (a *Agent) Start(t testing.TB, args ...string) *Process {
 	go func() {
 		_ = p.cmd.Wait()
 		w.Close()
+		<-read // who waits for its end reads all of it
 		close(p.done)
 		p.wake()
 	}()

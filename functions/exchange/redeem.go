@@ -134,7 +134,12 @@ func (b *broker) undo(ctx context.Context, id string, use access.Use, cause erro
 		i := slices.IndexFunc(a.Uses, func(u access.Use) bool { return u.Request == use.Request && u.At.Equal(use.At) })
 		switch {
 		case i < 0:
-			return nil // it was not kept
+			// It was not kept, and must not be later: a write that was given up may still be on its way, and this one, whose
+			// revision comes before it, has it refused.
+			if a.State == access.StateApproved || a.State == access.StateGranted {
+				approval.Note(a, "unspent", use.Request, "whether it was used was not known; it was not", b.now())
+			}
+			return nil
 		case a.Uses[i].Code != 0 || b.now().Sub(use.At) > undoUntil:
 			return access.Errorf(access.Conflict, "somebody may count on that use by now")
 		}
@@ -149,5 +154,5 @@ func (b *broker) undo(ctx context.Context, id string, use access.Use, cause erro
 		return cause
 	}
 	b.log.ErrorContext(ctx, "an approval was spent and cannot be given back; its outcome will be unknown", append([]any{"approval", id, "request", use.Request}, why(err)...)...)
-	return access.Errorf(access.Unavailable, "the credential that the approval is for could not be had, and the approval could not be given back: it counts as used, with an outcome nobody knows. Nothing was forwarded; ask again").Because(cause)
+	return access.Errorf(access.Unavailable, "the credential that the approval is for could not be had, and the approval could not be given back: it may count as used, with an outcome nobody knows. Nothing was forwarded; ask again").Because(cause)
 }

@@ -502,8 +502,13 @@ func TestLostWrite(t *testing.T) {
 			if got := f.use(t, redeem()); got.Error == nil || got.Error.Kind != access.Unavailable || len(f.assumed) != 0 {
 				t.Errorf("got %+v", got)
 			}
-			if a := f.get(t, "a1"); a.State != access.StateApproved || len(a.Uses) != 0 {
+			a := f.get(t, "a1")
+			if a.State != access.StateApproved || len(a.Uses) != 0 {
 				t.Errorf("the approval is %s, used %v", a.State, a.Uses)
+			}
+			// Either way there is a new revision: the lost write, were it still to come, is refused.
+			if last := a.History[len(a.History)-1]; last.What != "unspent" || last.By != "r1" {
+				t.Errorf("the history ends with %+v", last)
 			}
 			if got := f.use(t, redeem()); got.Error != nil {
 				t.Error(got.Error)
