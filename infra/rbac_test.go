@@ -103,10 +103,12 @@ func TestRBACBindings(t *testing.T) {
 		"Group sallyport:develop has sallyport:connect in dev",
 		"Group sallyport:develop has sallyport:develop in dev",
 		"Group sallyport:develop has sallyport:read",
+		"Group sallyport:develop has sallyport:read-secrets",
 		"Group sallyport:maintain has sallyport:borrowed-identity in dev",
 		"Group sallyport:maintain has sallyport:connect",
 		"Group sallyport:maintain has sallyport:maintain",
 		"Group sallyport:maintain has sallyport:read",
+		"Group sallyport:maintain has sallyport:write-secrets in dev",
 		"Group sallyport:observe has sallyport:read",
 		"Group sallyport:operate has sallyport:operate",
 		"Group sallyport:operate has sallyport:read",
@@ -118,6 +120,12 @@ func TestRBACBindings(t *testing.T) {
 			t.Errorf("tier %q of the example policy is bound to nothing", tier.Name)
 		}
 	}
+}
+
+// ofSecrets are the roles that may do anything to Secrets, and what.
+var ofSecrets = map[string][]string{
+	"sallyport:read-secrets":  {"get", "list", "watch"},
+	"sallyport:write-secrets": {"create", "delete", "deletecollection", "get", "patch", "update"},
 }
 
 // What no tier may have, whatever the policy says.
@@ -151,7 +159,10 @@ func TestRBACRules(t *testing.T) {
 			}
 			for _, res := range rule.Resources {
 				base, sub, _ := strings.Cut(res, "/")
-				if base == "secrets" || slices.Contains([]string{"proxy", "token", "approval", "finalize", "binding", "ephemeralcontainers", "resize"}, sub) {
+				if base == "secrets" && (sub != "" || len(rule.Resources) > 1 || !slices.Equal(rule.Verbs, ofSecrets[name])) {
+					t.Errorf("%s: verbs %v on %v", name, rule.Verbs, rule.Resources)
+				}
+				if slices.Contains([]string{"proxy", "token", "approval", "finalize", "binding", "ephemeralcontainers", "resize"}, sub) {
 					t.Errorf("%s: resource %s", name, res)
 				}
 				reads := !slices.ContainsFunc(rule.Verbs, func(v string) bool { return !slices.Contains([]string{"get", "list", "watch"}, v) })
@@ -368,7 +379,7 @@ func TestRBACIsThePolicy(t *testing.T) {
 	may, roles := given(t)
 	all := requests(roles)
 	// The rules that RBAC cannot hold.
-	bodily := []string{"borrowed-identity", "no-cluster-identity", "no-privileged-pods", "restart"}
+	bodily := []string{"borrowed-identity", "no-cluster-identity", "no-privileged-pods", "no-token-secrets", "restart", "reveal"}
 	var named []string
 	for _, w := range p.Check().OneWall {
 		named = append(named, w.Rule)

@@ -84,7 +84,7 @@ func TestRules(t *testing.T) {
 		`{name: gizmos-not-prod, effect: deny, verbs: ["*"], apiGroups: [things.example.com], resources: [gizmos], namespaces: [prod]}`,
 		`{name: gears, effect: allow, groups: [agents], verbs: [get, list, watch, delete, create], apiGroups: [things.example.com], resources: [gears]}`,
 		`{name: gear-two, effect: ask, groups: [agents], verbs: [get, list, watch, delete, deletecollection, create], apiGroups: [things.example.com], resources: [gears], resourceNames: [two]}`,
-		`{name: nobody-reaches-nodes, effect: allow, groups: [agents, developers], verbs: [get, create], apiGroups: [""], resources: [nodes/proxy, secrets, serviceaccounts/token]}`,
+		`{name: nobody-reaches-nodes, effect: allow, groups: [agents, developers], verbs: [get, create], apiGroups: [""], resources: [nodes/proxy, serviceaccounts/token]}`,
 		`{name: no-shells, effect: ask, groups: [developers], verbs: [exec], apiGroups: [""], resources: [pods], when: 'action.argv.size() == 0 || action.argv[0].matches("^(.*/)?(ba|da|a|z|k)?sh$")'}`,
 		`{name: no-rm, effect: deny, groups: [developers], verbs: [exec], apiGroups: [""], resources: [pods], argv: [[rm, "-rf", /], [rm, "^-(rf|fr)$", "^/.*$"]]}`,
 	)
@@ -128,7 +128,7 @@ func TestRules(t *testing.T) {
 		refuse("ask", "gear-two", "name", "GET", path("dev", "gears?fieldSelector=metadata.name%3Done")), refuse("ask", "gear-two", "name", "DELETE", path("dev", "gears")),
 
 		// A deny beats what allows, wherever it stands.
-		refuse("deny", "no-proxy", "R1", "GET", "/api/v1/nodes/dev-node/proxy/pods"), refuse("deny", "no-secrets", "S", "GET", "/api/v1/namespaces/dev/secrets/db"),
+		refuse("deny", "no-proxy", "R1", "GET", "/api/v1/nodes/dev-node/proxy/pods"),
 		refuse("deny", "no-token-minting", "R2", "POST", "/api/v1/namespaces/dev/serviceaccounts/app/token").with(asJSON, "{}"),
 	)
 	for _, name := range []string{"one", "two"} {
@@ -383,7 +383,7 @@ func TestObserveMode(t *testing.T) {
 		t.Errorf("an allow that only observes: %v", a)
 	}
 	// What is enforced stays so beside it.
-	decide(t, agent, refuse("ask", "delete", "enforced", "DELETE", one), refuse("deny", "no-secrets", "enforced", "GET", "/api/v1/namespaces/dev/secrets"))
+	decide(t, agent, refuse("ask", "delete", "enforced", "DELETE", one), refuse("deny", "default", "enforced", "GET", "/api/v1/namespaces/dev/secrets"))
 
 	p.Observe()
 	for _, test := range []struct {
@@ -391,7 +391,7 @@ func TestObserveMode(t *testing.T) {
 		observed                          string
 	}{
 		{"an ask", "DELETE", one, "", "", "ask delete"},
-		{"a deny", "GET", "/api/v1/namespaces/dev/secrets/db", "", "", "deny no-secrets"},
+		{"a deny", "GET", "/api/v1/namespaces/dev/secrets/db", "", "", "deny default"},
 		{"a deny", "POST", "/apis/rbac.authorization.k8s.io/v1/namespaces/dev/roles", asJSON, `{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"Role","metadata":{"name":"x"}}`, "deny no-rbac"},
 		{"no rule", "POST", "/api/v1/namespaces", asJSON, `{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"x"}}`, "deny default"},
 		{"nodes/proxy", "GET", "/api/v1/nodes/dev-node/proxy/pods", "", "", "deny no-proxy"},

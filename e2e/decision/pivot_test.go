@@ -93,18 +93,61 @@ func TestPivots(t *testing.T) {
 			deny(kinds.rule, "R4", "DELETE", c, asJSON, `{"dryRun":["All"]}`)
 		}
 	}
-	for _, method := range []string{"GET", "DELETE"} {
-		for _, target := range []string{"/api/v1/secrets", dev + "/secrets", dev + "/secrets/db", dev + "/secrets/db/", dev + "/secrets?fieldSelector=metadata.name%3Dnothing", dev + "/secrets/db?dryRun=All"} {
-			deny("no-secrets", "S", method, target, "", "")
-		}
-	}
-	deny("no-secrets", "P7", "GET", "/api/v1/watch/namespaces/dev/secrets/db", "", "")
-	deny("no-secrets", "S4", "PATCH", dev+"/secrets/db", merge, `{}`)
-	deny("no-secrets", "S4", "PATCH", dev+"/secrets/db?fieldManager=x", apply, `{"apiVersion":"v1","kind":"Secret","metadata":{"name":"db"}}`)
-	deny("no-secrets", "S4", "POST", dev+"/secrets?dryRun=All", asJSON, `{"apiVersion":"v1","kind":"Secret","metadata":{"name":"x"}}`)
-
 	for _, group := range groups {
 		t.Run(group, func(t *testing.T) { t.Parallel(); decide(t, s.Agent(t, group), asks...) })
+	}
+}
+
+// Threats S4, P7, P9: developers read Secrets, and are asked about before they write one or see a value, by whatever way
+// leads to one. Nobody else has anything of them.
+func TestSecrets(t *testing.T) {
+	s := stacktest.Get(t)
+	t.Parallel()
+	const (
+		dev, prod = "/api/v1/namespaces/dev/secrets", "/api/v1/namespaces/prod/secrets"
+		reads     = "allow"
+		asks      = "ask"
+		nothing   = "deny"
+	)
+	for _, group := range groups {
+		var all []ask
+		add := func(developers, rule, class, method, target, media, body string) {
+			decision := developers
+			if group != "developers" || developers == nothing {
+				decision, rule = nothing, "default"
+			}
+			all = append(all, refuse(decision, rule, class, method, target).with(media, body))
+		}
+		for _, target := range []string{
+			"/api/v1/secrets", dev, dev + "/", dev + "/db", dev + "/db/", prod + "/db", dev + "?fieldSelector=metadata.name%3Ddb", dev + "/db?dryRun=All", dev + "?watch=1&timeoutSeconds=1",
+			"/api/v1/watch/namespaces/dev/secrets/db?timeoutSeconds=1", "/api/v1/watch/secrets?timeoutSeconds=1",
+		} {
+			add(reads, "read-secrets", "S3", "GET", target, "", "")
+		}
+		for _, target := range []string{dev + "?dryRun=All", dev + "?fieldSelector=metadata.name%3Dnothing", dev + "/db?dryRun=All", dev + "/db/"} {
+			add(asks, "write-secrets", "S4", "DELETE", target, "", "")
+		}
+		secret := `{"apiVersion":"v1","kind":"Secret","metadata":{"name":"db"}}`
+		for _, query := range []string{"", "?dryRun=All"} {
+			add(asks, "write-secrets", "S4", "PATCH", dev+"/db"+query, merge, `{}`)
+			add(asks, "write-secrets", "S4", "PATCH", dev+"/db"+query, strategic, `{"metadata":{"labels":{"a":"b"}}}`)
+			add(asks, "write-secrets", "S4", "PATCH", dev+"/db"+query, jsonPatch, `[{"op":"test","path":"/data/password","value":"YQ=="}]`)
+			add(asks, "write-secrets", "S4", "PATCH", dev+"/db"+query, jsonPatch, `[{"op":"copy","from":"/data/password","path":"/data/shown"}]`)
+			add(asks, "write-secrets", "S4", "PATCH", dev+"/db"+query, jsonPatch, `[{"op":"move","from":"/data/password","path":"/data/shown"}]`)
+			add(asks, "write-secrets", "S4", "PUT", dev+"/db"+query, asJSON, secret)
+			add(asks, "write-secrets", "S4", "POST", dev+query, asJSON, secret)
+			add(nothing, "", "S4", "PATCH", prod+"/db"+query, merge, `{}`)
+			add(nothing, "", "S4", "DELETE", prod+query, "", "")
+			add(nothing, "", "S4", "POST", prod+query, asJSON, secret)
+		}
+		add(asks, "write-secrets", "S4", "PATCH", dev+"/db?fieldManager=x", apply, secret)
+		add(asks, "reveal", "a value", "GET", dev+"/db?reveal=password", "", "")
+		add(asks, "reveal", "a value", "GET", dev+"/db/?%72eveal=url", "", "")
+		add(nothing, "", "a value", "GET", prod+"/db?reveal=password", "", "")
+		if group == "developers" {
+			all = append(all, refuse(nothing, "no-token-secrets", "R2", "POST", dev).with(asJSON, `{"apiVersion":"v1","kind":"Secret","metadata":{"name":"x","annotations":{"kubernetes.io/service-account.name":"app"}},"type":"kubernetes.io/service-account-token"}`))
+		}
+		t.Run(group, func(t *testing.T) { t.Parallel(); decide(t, s.Agent(t, group), all...) })
 	}
 }
 

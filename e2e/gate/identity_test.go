@@ -1,10 +1,14 @@
 package gate_test
 
 import (
+	"encoding/base64"
+	"encoding/json"
 	"net/http"
 	"regexp"
 	"strings"
 	"testing"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"sallyport/e2e/stacktest"
 )
@@ -78,7 +82,9 @@ func TestTiers(t *testing.T) {
 					t.Errorf("exec in %s: want a refusal that says %q, got %v", ns, refused, out)
 				}
 			}
-			// No tier reads Secrets, however they are asked for.
+			// Tier develop reads Secrets masked, and asks to write one or to see a value; the others have nothing of them, however
+			// they are asked for.
+			reads := test.tier == "develop"
 			for _, path := range []string{
 				"/api/v1/secrets",
 				"/api/v1/namespaces/dev/secrets",
@@ -91,22 +97,70 @@ func TestTiers(t *testing.T) {
 				"/api/v1/watch/namespaces/dev/secrets/db?timeoutSeconds=1",
 			} {
 				a := agent.Get(t, path)
-				if status, err := a.Status(); err != nil || a.Code != http.StatusForbidden || !strings.Contains(status.Message, "secrets") {
-					t.Errorf("GET %s: want 403, got %v (%v)", path, a, err)
+				if status, err := a.Status(); reads && (a.Code != http.StatusOK || !strings.Contains(a.Body, `"db"`)) ||
+					!reads && (err != nil || a.Code != http.StatusForbidden || !strings.Contains(status.Message, "secrets")) {
+					t.Errorf("GET %s: tier %s got %v (%v)", path, test.tier, a, err)
 				}
-				if strings.Contains(a.Body, "correct-horse") {
-					t.Errorf("GET %s: the secret was shown", path)
+				hidden(t, "GET "+path, a.Body)
+			}
+			for _, accept := range []string{
+				"application/json;as=Table;v=v1;g=meta.k8s.io", "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io", "application/vnd.kubernetes.protobuf,application/json",
+				"application/vnd.kubernetes.protobuf", "application/yaml", "application/cbor",
+			} {
+				a := agent.Get(t, "/api/v1/namespaces/dev/secrets", "Accept: "+accept)
+				if !reads && a.Code != http.StatusForbidden || reads && a.Code == http.StatusForbidden {
+					t.Errorf("secrets as %s: tier %s got %v", accept, test.tier, a)
+				}
+				hidden(t, "secrets as "+accept, a.Body)
+			}
+			out := agent.Kubectl(t, "get", "secret", "db", "-n", "dev", "-o", "json")
+			hidden(t, "kubectl get secret", out.Stdout+out.Stderr)
+			if !reads {
+				if out.Code == 0 || !strings.Contains(out.Stderr, "(Forbidden)") {
+					t.Errorf("kubectl get secret: %v", out)
+				}
+				return
+			}
+			var db corev1.Secret // its data is base64, or this errs
+			if err := json.Unmarshal([]byte(out.Stdout), &db); err != nil || len(db.Data) != 2 {
+				t.Errorf("kubectl get secret: %v %v", err, out)
+			}
+			for key, value := range db.Data {
+				if !masked.Match(value) {
+					t.Errorf("kubectl get secret: %s is %q", key, value)
 				}
 			}
-			for _, accept := range []string{"application/json;as=Table;v=v1;g=meta.k8s.io", "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io", "application/vnd.kubernetes.protobuf"} {
-				if a := agent.Get(t, "/api/v1/namespaces/dev/secrets", "Accept: "+accept); a.Code != http.StatusForbidden {
-					t.Errorf("secrets as %s: %v", accept, a)
+			for path, rule := range map[string]string{
+				"GET /api/v1/namespaces/dev/secrets/db?reveal=password": "reveal", "GET /api/v1/namespaces/prod/secrets/db?reveal=password": "",
+				"DELETE /api/v1/namespaces/dev/secrets/db": "write-secrets", "DELETE /api/v1/namespaces/prod/secrets/db": "",
+			} {
+				method, target, _ := strings.Cut(path, " ")
+				a := s.Do(t, stacktest.Request{Method: method, Target: s.Path(target), Header: []string{stacktest.Bearer(agent.Token), "Sallyport-Ask: look"}})
+				if rule != "" && (a.Code != http.StatusAccepted || a.Rule() != rule) || rule == "" && a.Code != http.StatusForbidden {
+					t.Errorf("%s: want rule %q, got %v", path, rule, a)
 				}
-			}
-			if out := agent.Kubectl(t, "get", "secrets", "-n", "dev"); out.Code == 0 || !strings.Contains(out.Stderr, "(Forbidden)") {
-				t.Errorf("kubectl get secrets: %v", out)
+				hidden(t, path, a.Body)
 			}
 		})
+	}
+}
+
+// masked is what stands for a value of a Secret.
+var masked = regexp.MustCompile(`^\[masked:[a-z2-7]{12}\]$`)
+
+// hidden says that nothing of the stack's Secrets is in a text, plain or as base64, at any of the three places it may begin.
+func hidden(t *testing.T, what, text string) {
+	t.Helper()
+	for _, ns := range []string{"dev", "prod"} {
+		for _, secret := range []string{"correct-horse-" + ns, "app:correct-horse-" + ns + "@db"} {
+			for skip := range 3 {
+				b := base64.RawStdEncoding.EncodeToString([]byte(strings.Repeat("x", skip) + secret))
+				if strings.Contains(text, secret) || strings.Contains(text, b[4:len(b)-4]) {
+					t.Errorf("%s: a secret was shown", what)
+					return
+				}
+			}
+		}
 	}
 }
 

@@ -33,6 +33,12 @@ func TestNothingShownHoldsACredential(t *testing.T) {
 		{"get", "pods", "-n", "dev", "-o", "yaml"},
 		{"get", "pods", "-n", "nowhere"},
 		{"get", "secrets", "-n", "dev"},
+		{"get", "secrets", "-A", "-o", "yaml", "--show-managed-fields"},
+		{"describe", "secret", "db", "-n", "dev"},
+		{"get", "secret", "db", "-n", "dev", "-o", "jsonpath={.data.password}"},
+		{"get", "--raw", "/api/v1/namespaces/dev/secrets/db"},
+		{"get", "--raw", "/api/v1/namespaces/prod/secrets/db?reveal=password"},
+		{"patch", "secret", "db", "-n", "prod", "-p", `{"metadata":{"labels":{"a":"b"}}}`, "--dry-run=server", "-o", "yaml"},
 		{"auth", "whoami", "-o", "yaml"},
 		{"auth", "can-i", "--list"},
 		{"get", "--raw", "/metrics"},
@@ -59,7 +65,9 @@ func TestNothingShownHoldsACredential(t *testing.T) {
 		"whoami, a dry run":  agent.Post(t, stacktest.ReviewPath+"?dryRun=All&pretty=true", stacktest.Review),
 		"whoami, broken":     agent.Post(t, stacktest.ReviewPath, "{"),
 		"a 404":              agent.Get(t, "/api/v1/namespaces/dev/pods/nothing"),
-		"a 403":              agent.Get(t, "/api/v1/namespaces/dev/secrets"),
+		"a 403":              agent.Get(t, "/api/v1/nodes/dev-node/proxy/pods"),
+		"Secrets":            agent.Get(t, "/api/v1/secrets"),
+		"Secrets as a table": agent.Get(t, "/api/v1/secrets?includeObject=Object", "Accept: application/json;as=Table;v=v1;g=meta.k8s.io"),
 		"a 406":              agent.Get(t, "/api/v1/namespaces/dev/pods", "Accept: image/png"),
 		"a 400":              agent.Get(t, "/api/v1/namespaces/dev/pods?limit=x"),
 	} {
@@ -99,6 +107,7 @@ func TestNothingShownHoldsACredential(t *testing.T) {
 		if m := stacktest.Credentials.FindString(text); m != "" {
 			t.Errorf("%s holds %q", what, m)
 		}
+		hidden(t, what, text)
 		for id := range mine {
 			if strings.Contains(text, id) {
 				t.Errorf("%s holds the id of the access key that the gate uses for the agent", what)

@@ -423,7 +423,7 @@ func TestNobodyElseGivesTiersAnything(t *testing.T) {
 	if !slices.Equal(everybody, want) {
 		t.Errorf("everybody: got %q, want %q", everybody, want)
 	}
-	if tiers != 10 {
+	if tiers != 12 {
 		t.Errorf("the tiers' groups are bound %d times", tiers)
 	}
 	for _, in := range []string{"/api", "/apis", "/openapi/v3", "/version"} {

@@ -221,7 +221,7 @@ func compare(old, now *policy.Policy) []string {
 		old, now any
 	}{
 		{"the gate's audience", old.Audience, now.Audience}, {"issuers of agents", old.Issuers, now.Issuers}, {"clusters", old.Clusters, now.Clusters},
-		{"tiers", old.Tiers, now.Tiers}, {"sessions", old.Sessions, now.Sessions}, {"reviewers", old.Reviewers, now.Reviewers},
+		{"tiers", old.Tiers, now.Tiers}, {"sessions", old.Sessions, now.Sessions}, {"reviewers", old.Reviewers, now.Reviewers}, {"masking, which is what agents are not shown", old.Masking, now.Masking},
 	} {
 		if !reflect.DeepEqual(part.old, part.now) {
 			out = append(out, "~ "+part.name)

@@ -58,6 +58,7 @@ func TestPolicyIsAnnounced(t *testing.T) {
 		"effect":           {"policy", shelf{{"v2", changed(t, "deletes, effect: ask", "deletes, effect: allow")}, {"v1", policyText}}, "The policy changed", []string{"~ rule deletes, which said ask and says allow"}},
 		"what asks say":    {"policy", shelf{{"v2", changed(t, "quorum: 1, expires: 15m", "quorum: 2, expires: 15m")}, {"v1", policyText}}, "The policy changed", []string{"~ rule deletes, which says ask"}},
 		"who is trusted":   {"policy", shelf{{"v2", changed(t, "groupsClaim: groups", "groupsClaim: roles", "audience: sallyport\n", "audience: gate\n")}, {"v1", policyText}}, "The policy changed", []string{"~ the gate's audience\n~ issuers of agents"}},
+		"masks":            {"policy", shelf{{"v2", changed(t, "rules:\n", "masking: {names: [PIN]}\nrules:\n")}, {"v1", policyText}}, "The policy changed", []string{"~ masking, which is what agents are not shown"}},
 		"observe":          {"policy", shelf{{"v2", changed(t, "kind: Policy\n", "kind: Policy\nmode: observe\n")}, {"v1", policyText}}, "The policy changed", []string{"~ it observes only"}},
 		"words":            {"policy", shelf{{"v2", moved}, {"v1", policyText}}, "The policy changed", []string{"Against version v1 it changes nothing but words."}},
 		"the first":        {"policy", shelf{{"v2", policyText}}, "The policy changed", []string{"There was none before that loads. It has 2 rules."}},

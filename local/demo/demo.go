@@ -281,10 +281,10 @@ func (t *tour) table() error {
 	t.pod = running[0][1]
 	t.promise("two pods, in the table the API server made")
 	out, code, err = t.kubectl("get", "secrets", "-n", "dev")
-	if err := t.refused(out, code, err, "(Forbidden)", `rule "no-secrets" denies`); err != nil {
+	if err := t.refused(out, code, err, "(Forbidden)", "no rule allows"); err != nil {
 		return err
 	}
-	t.promise("Secrets are not among what a tier may read")
+	t.promise("Secrets are not among what this agent's tier may read")
 	return nil
 }
 

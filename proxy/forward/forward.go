@@ -35,8 +35,9 @@ var Headers = []string{
 	"Kubectl-Command", "Kubectl-Session",
 }
 
-// UpgradeHeaders are forwarded in addition when a request upgrades. Sec-WebSocket-Protocol is rebuilt without bearers.
-var UpgradeHeaders = []string{"Sec-Websocket-Key", "Sec-Websocket-Version", "Sec-Websocket-Extensions", "X-Stream-Protocol-Version"}
+// UpgradeHeaders are forwarded in addition when a request upgrades. Extensions are not offered: what is compressed cannot
+// be masked. Sec-WebSocket-Protocol is rebuilt without bearers.
+var UpgradeHeaders = []string{"Sec-Websocket-Key", "Sec-Websocket-Version", "X-Stream-Protocol-Version"}
 
 // ours are the headers the gate sets itself.
 var ours = []string{"Authorization", "Accept-Encoding", "Audit-Id", "Connection", "Upgrade", "Sec-Websocket-Protocol"}
@@ -62,6 +63,10 @@ type Request struct {
 	// Approved is true of a request that people let through once. To send it back for another try would ask them again, so
 	// what the cluster certainly did not do is tried again here, for a little while, and no answer carries a Retry-After.
 	Approved bool
+	// Masking is how the answer is masked; nil for what no object is in.
+	Masking *Masking
+	// Broken, when it is set, is called with why the answer breaks off in its middle.
+	Broken func(error)
 	// Answered, when it is set, is called with the status of an answer before it is passed on.
 	Answered func(code int)
 	// Rejected is called when the cluster does not accept the session's token.
@@ -100,8 +105,9 @@ type contextKey struct{}
 // state travels with one request.
 type state struct {
 	Request
-	token string
-	sent  bool // a connection was had, so the cluster may have seen the request and done what it asks
+	token  string
+	accept []string // of what is masked
+	sent   bool     // a connection was had, so the cluster may have seen the request and done what it asks
 	// refused says that the caller was given a refusal of ours instead of an answer.
 	refused bool
 }
@@ -117,6 +123,11 @@ func (f *Forwarder) Forward(w http.ResponseWriter, r *http.Request, req Request)
 		return err
 	}
 	s := &state{Request: req, token: token}
+	if req.Masking != nil {
+		if s.accept, err = Accepts(r.Header); err != nil {
+			return err
+		}
+	}
 	ctx := context.WithValue(r.Context(), contextKey{}, s)
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { s.sent = true }})
 	f.proxy.ServeHTTP(w, r.WithContext(ctx))
@@ -153,6 +164,9 @@ func header(in http.Header, s *state) http.Header {
 	keep(Headers)
 	if s.Media != "" {
 		out["Content-Type"] = []string{s.Media}
+	}
+	if s.Masking != nil {
+		out["Accept"] = s.accept
 	}
 	if isWhoami(s.Action) {
 		out["Accept"] = []string{"application/json"}
@@ -209,7 +223,6 @@ func screen(res *http.Response) error {
 		// An upgrade that failed: this connection is never used again, on either side (CVE-2018-1002105).
 		h.Set("Connection", "close")
 	}
-	res.Body = cuttable(res.Request.Context(), res.Body)
 	// Audit-Id is the gate's to send, and it sent the same one.
 	for _, name := range []string{"Audit-Id", "Set-Cookie", "Www-Authenticate", "Alt-Svc", "Strict-Transport-Security"} {
 		h.Del(name)
@@ -219,6 +232,10 @@ func screen(res *http.Response) error {
 			return err
 		}
 	}
+	if err := s.mask(res); err != nil {
+		return err
+	}
+	res.Body = cuttable(res.Request.Context(), res.Body)
 	if !reads[s.Action.Verb] || s.Approved {
 		h.Del("Retry-After") // the cluster has seen the request: a client must not send it twice
 	}
@@ -228,7 +245,7 @@ func screen(res *http.Response) error {
 	return nil
 }
 
-var reads = map[string]bool{"get": true, "list": true, "watch": true}
+var reads = map[string]bool{"get": true, "list": true, "watch": true, "reveal": true}
 
 // again lets the caller send the request again by itself, unless people let it through: they would be asked anew.
 func (s *state) again(e *access.Error) *access.Error {

@@ -6,7 +6,8 @@
 // It promises that nothing is forwarded which did not pass every step, that every request is recorded whatever became
 // of it, and that every refusal is a Kubernetes Status. A request that cannot be recorded is not forwarded. The order
 // matters: nothing the caller wrote is believed before its token was verified, and nothing is decided but about the exact target that is
-// then forwarded.
+// then forwarded. No answer with an object in it reaches the caller but through package mask, in the one form that is
+// masked; what cannot be masked is not passed on, and a write that carries a mask is not forwarded.
 //
 // Of a request that asks it promises more. While it waits, nothing of it is in the cluster. What is decided before the wait
 // is decided again after it, by the policy of then and about the object of then. The record of what is about to happen is
@@ -35,6 +36,7 @@ import (
 	"sallyport/proxy/authn"
 	"sallyport/proxy/desk"
 	"sallyport/proxy/forward"
+	"sallyport/proxy/mask/back"
 	"sallyport/proxy/rules"
 	"sallyport/proxy/session"
 	"sallyport/proxy/status"
@@ -188,6 +190,11 @@ func (p *pass) serve(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer release()
+	if p.facts.Action.Changes() {
+		if err := back.Body(p.facts.Action, p.media, read); err != nil {
+			return err
+		}
+	}
 	body, err := p.judge(r.Context(), read)
 	if err != nil {
 		return err
@@ -244,6 +251,11 @@ func (p *pass) receive(w http.ResponseWriter, r *http.Request) (read []byte, rel
 	if p.facts.Action, err = action.Parse(r.Method, target); err != nil {
 		return nil, nil, err
 	}
+	if !p.facts.Action.Resourceless {
+		if _, err := forward.Accepts(r.Header); err != nil {
+			return nil, nil, err
+		}
+	}
 	tier, err := p.rules.Policy.Tier(p.facts.Principal)
 	if err != nil {
 		return nil, nil, err
@@ -284,7 +296,7 @@ func (p *pass) enter(ctx context.Context, tier access.Tier) error {
 // send forwards what passed every step: read is the body as it came, body as it is to go.
 func (p *pass) send(w http.ResponseWriter, r *http.Request, read, body []byte) error {
 	g, a := p.gate, p.facts.Action
-	out := forward.Request{Live: p.live, Action: a, Target: p.raw.Target, Body: body, AuditID: p.facts.ID, Rejected: p.rejected}
+	out := forward.Request{Live: p.live, Action: a, Target: action.Forwarded(p.raw.Target), Body: body, AuditID: p.facts.ID, Rejected: p.rejected}
 	// Whatever was opened with the token ends with it, and with the session.
 	ends, ended := p.caller.Expires, access.Errorf(access.Unauthenticated, "your token expired, and what was opened with it ended; ask again")
 	if p.live.Session.Ends.Before(ends) {
@@ -297,6 +309,11 @@ func (p *pass) send(w http.ResponseWriter, r *http.Request, read, body []byte) e
 			ends, ended = until, access.Errorf(access.Denied, "the grant of approval %s ended, and what was opened under it; ask again", p.yes.ID)
 		}
 	}
+	var err error
+	if out.Masking, err = p.masking(&out); err != nil {
+		return err
+	}
+	out.Broken = func(why error) { p.cause = why }
 	ctx, cancel := context.WithDeadlineCause(r.Context(), ends, ended)
 	defer cancel()
 	if a.Stream {

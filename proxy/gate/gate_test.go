@@ -57,6 +57,9 @@ func newRig(t testing.TB, cluster http.HandlerFunc) *rig {
 	return newRigWith(t, cluster, newPeople(t))
 }
 
+// output is what a container prints, as the frame of a WebSocket that carries it: binary, whole, on channel 1.
+func output(s string) string { return "\x82" + string([]byte{byte(len(s) + 1)}) + "\x01" + s }
+
 // newRigWith is one task of the gate: several may share the people they ask.
 func newRigWith(t testing.TB, cluster http.HandlerFunc, asked *people) *rig {
 	t.Helper()
@@ -73,6 +76,10 @@ func newRigWith(t testing.TB, cluster http.HandlerFunc, asked *people) *rig {
 			r.seen = append(r.seen, q.Clone(context.Background()))
 		}
 		r.mu.Unlock()
+		w.Header().Set("Content-Type", "application/json") // as the API server answers, unless a test says otherwise
+		if strings.HasSuffix(q.URL.Path, "/log") {
+			w.Header().Set("Content-Type", "text/plain")
+		}
 		cluster(w, q)
 	}))
 	t.Cleanup(r.cluster.Close)
@@ -204,6 +211,7 @@ func (b *fakeBroker) Exchange(_ context.Context, token, cluster string) (broker.
 		Session:     access.Session{ID: "session" + id.Principal.Agent, Cluster: cluster, Tier: "observe", Principal: id.Principal, Started: now, Ends: now.Add(time.Hour)},
 		Credentials: broker.Credentials{AccessKeyID: "ASIAX", SecretAccessKey: "hush", SessionToken: "token", Expiration: now.Add(time.Hour)},
 		Cluster:     broker.Cluster{Name: cluster, Region: "eu-west-1", Endpoint: b.endpoint, CA: b.ca},
+		MaskKey:     []byte(strings.Repeat(id.Principal.Agent, 32)[:32]),
 	}, nil
 }
 
@@ -585,7 +593,7 @@ func TestUpgrade(t *testing.T) {
 		defer c.Close()
 		fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Protocol: %s\r\n\r\n", q.Header.Get("Sec-Websocket-Protocol"))
 		line, _ := rw.ReadString('\n')
-		_, _ = io.WriteString(c, strings.ToUpper(line))
+		_, _ = io.WriteString(c, output(strings.ToUpper(line)))
 	})
 	secret := "base64url.bearer.authorization.k8s.io." + base64.RawURLEncoding.EncodeToString([]byte("good:browser"))
 	c, br := dial(t, r, execRequest+"Sec-WebSocket-Protocol: v5.channel.k8s.io, "+secret+"\r\n\r\n")
@@ -594,7 +602,7 @@ func TestUpgrade(t *testing.T) {
 		t.Fatalf("got %+v, %v", res, err)
 	}
 	fmt.Fprint(c, "hello\n")
-	if line, err := br.ReadString('\n'); err != nil || line != "HELLO\n" {
+	if line, err := br.ReadString('\n'); err != nil || !strings.HasSuffix(line, "HELLO\n") {
 		t.Errorf("got %q, %v through the stream", line, err)
 	}
 	c.Close()
@@ -760,7 +768,7 @@ func TestWhoamiKeepsTheKeyID(t *testing.T) {
 		fmt.Fprint(w, `{"kind":"SelfSubjectReview","status":{"userInfo":{"username":"u","extra":{"accessKeyId":["ASIAX"],"arn":["a"]}}}}`)
 	})
 	req, _ := http.NewRequest("POST", r.URL+"/clusters/dev/apis/authentication.k8s.io/v1/selfsubjectreviews", strings.NewReader("{}"))
-	req.Header = good("bot", "Accept", "application/vnd.kubernetes.protobuf")
+	req.Header = good("bot", "Accept", "application/vnd.kubernetes.protobuf, application/json")
 	res, err := r.Client().Do(req)
 	if err != nil {
 		t.Fatal(err)

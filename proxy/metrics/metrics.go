@@ -67,7 +67,7 @@ func New(sessions func() int) *Metrics {
 }
 
 var verbs = map[string]bool{"get": true, "list": true, "watch": true, "create": true, "update": true, "patch": true, "delete": true,
-	"deletecollection": true, "exec": true, "attach": true, "portforward": true}
+	"deletecollection": true, "exec": true, "attach": true, "portforward": true, "reveal": true}
 
 // Request counts a request that ended.
 func (m *Metrics) Request(verb, effect string, code int, took time.Duration) {

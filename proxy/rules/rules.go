@@ -54,6 +54,10 @@ type Generation struct {
 	Authn    *authn.Authenticator
 
 	ring *identity.Ring
+
+	once    sync.Once
+	masking map[string]Masking // by tier
+	unclear error              // why there is none
 }
 
 // Broker says what is in force; desk.Desk and invoke.Client together. Errors are *access.Error. Safe for concurrent use.
@@ -243,6 +247,9 @@ func (k *Keeper) generation(file policystore.File, old *Generation, keys []ident
 		return nil, err
 	}
 	g := &Generation{Policy: p, Version: file.Version, Clusters: route.New(p.Clusters)}
+	if _, err := g.maskings(); err != nil {
+		return nil, err
+	}
 	if old != nil && reflect.DeepEqual(old.Policy.Issuers, p.Issuers) {
 		g.Authn, g.ring = old.Authn, old.ring
 		return g, nil

@@ -27,6 +27,7 @@ var answers = map[access.Kind]answer{
 	access.Denied:          {http.StatusForbidden, metav1.StatusReasonForbidden},
 	access.NotFound:        {http.StatusNotFound, metav1.StatusReasonNotFound},
 	access.Conflict:        {http.StatusConflict, metav1.StatusReasonConflict},
+	access.NotAcceptable:   {http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable},
 	access.Unprocessable:   {http.StatusUnprocessableEntity, metav1.StatusReasonInvalid},
 	access.Limited:         {http.StatusTooManyRequests, metav1.StatusReasonTooManyRequests},
 	access.Unavailable:     {http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable},
@@ -56,7 +57,7 @@ func Of(err error) metav1.Status {
 func causes(reasons []access.Reason) []metav1.StatusCause {
 	var out []metav1.StatusCause
 	for _, r := range reasons {
-		out = append(out, metav1.StatusCause{Type: metav1.CauseType(r.Type), Message: r.Message})
+		out = append(out, metav1.StatusCause{Type: metav1.CauseType(r.Type), Message: r.Message, Field: r.Field})
 	}
 	return out
 }

@@ -27,6 +27,7 @@ func TestEveryKindHasItsAnswer(t *testing.T) {
 		access.Conflict:        {409, metav1.StatusReasonConflict},
 		access.TooLarge:        {413, metav1.StatusReasonRequestEntityTooLarge},
 		access.Media:           {415, metav1.StatusReasonUnsupportedMediaType},
+		access.NotAcceptable:   {406, metav1.StatusReasonNotAcceptable},
 		access.Unprocessable:   {422, metav1.StatusReasonInvalid},
 		access.Limited:         {429, metav1.StatusReasonTooManyRequests},
 		access.Internal:        {500, metav1.StatusReasonInternalError},
@@ -46,6 +47,16 @@ func TestEveryKindHasItsAnswer(t *testing.T) {
 		if (w.Code == 401) != (w.Header().Get("WWW-Authenticate") != "") {
 			t.Errorf("%s: WWW-Authenticate is %q", kind, w.Header().Get("WWW-Authenticate"))
 		}
+	}
+}
+
+// kubectl shows of a 422 the causes alone, each as field and message.
+func TestFieldsAreNamed(t *testing.T) {
+	e := access.Errorf(access.Unprocessable, "data.a is wrong")
+	e.Reasons = []access.Reason{{Type: "FieldValueInvalid", Field: "data.a", Message: "is wrong"}}
+	want := []metav1.StatusCause{{Type: metav1.CauseTypeFieldValueInvalid, Field: "data.a", Message: "is wrong"}}
+	if got := status.Of(e).Details.Causes; len(got) != 1 || got[0] != want[0] {
+		t.Errorf("got %+v", got)
 	}
 }
 

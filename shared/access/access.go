@@ -110,7 +110,7 @@ func (Credential) MarshalJSON() ([]byte, error) { return []byte(`"[credential]"`
 
 // An Action is what a request would do, in Kubernetes' words. It is computed from exactly the bytes that are forwarded.
 type Action struct {
-	Verb        string `json:"verb"` // Kubernetes' verb; exec, attach and portforward are verbs of their own
+	Verb        string `json:"verb"` // Kubernetes' verb; exec, attach, portforward and reveal are verbs of their own
 	Group       string `json:"group"`
 	Version     string `json:"version,omitempty"`
 	Resource    string `json:"resource,omitempty"`
@@ -137,6 +137,8 @@ type Action struct {
 	FieldSelector string `json:"fieldSelector,omitempty"`
 	// DryRun is true when the cluster will certainly store nothing.
 	DryRun bool `json:"dryRun,omitempty"`
+	// Reveal is the key of a Secret whose value is asked for as it is, not masked. Empty for every verb but reveal.
+	Reveal string `json:"reveal,omitempty"`
 	// Patch is the form of a patch, and empty for everything else.
 	Patch Patch `json:"patch,omitempty"`
 }

@@ -20,6 +20,7 @@ const (
 	Denied          Kind = "denied"          // who asks is known, and may not
 	NotFound        Kind = "not_found"       // no such cluster, session, recording
 	Conflict        Kind = "conflict"        // somebody else was first
+	NotAcceptable   Kind = "not_acceptable"  // the caller takes no form that the answer can have
 	Unprocessable   Kind = "unprocessable"   // the request reads well, and what it would store must not be stored
 	Limited         Kind = "limited"         // too many; ask again later
 	Unavailable     Kind = "unavailable"     // something we need is away; nothing was done
@@ -41,8 +42,9 @@ type Error struct {
 
 // A Reason is one machine-readable reason of an Error.
 type Reason struct {
-	Type    string // Rule, NearMiss
+	Type    string // Rule, NearMiss, FieldValueInvalid
 	Message string
+	Field   string // of the request's body, that the reason is about; empty for none
 }
 
 // Errorf returns an Error of a kind. A %w in the format becomes its Cause and is part of the message, so it must

@@ -83,12 +83,19 @@ func Parse(method, target string) (access.Action, error) {
 	if info.Verb == "" {
 		return a, access.Errorf(access.Invalid, "the request has no verb")
 	}
+	reveal, err := revealed(method, info, values)
+	if err != nil {
+		return a, err
+	}
 	if v, ok := values["dryRun"]; ok && v[0] != "All" {
 		return a, access.Errorf(access.Invalid, "dryRun=%q means nothing to the API server; write dryRun=All or leave it out", clip(v[0]))
 	}
 	a = access.Action{
 		Verb: info.Verb, Group: info.APIGroup, Version: info.APIVersion, Resource: info.Resource, Subresource: info.Subresource,
 		Namespace: info.Namespace, Name: info.Name, Path: path, Resourceless: !info.IsResourceRequest,
+	}
+	if reveal != "" {
+		a.Verb, a.Reveal = "reveal", reveal
 	}
 	if a.Verb == "watch" && method != http.MethodGet {
 		// The API server's parser takes the old path prefix /watch/ for the verb, whatever the method.

@@ -233,6 +233,7 @@ func FuzzParse(f *testing.F) {
 	f.Add("GET", "/api/v1/watch/namespaces/dev/pods?fieldSelector=metadata.name%3Dx&labelSelector=a")
 	f.Add("POST", "/api/v1/namespaces/dev/pods/web/attach/?stdin=1&tty=&container=a&dryRun=All")
 	f.Add("GET", "/api/v1/namespaces/dev/finalize/status/x")
+	f.Add("GET", "/api/v1/namespaces/dev/secrets/db?reveal=password")
 	f.Fuzz(func(t *testing.T, method, target string) {
 		a, err := action.Parse(method, target)
 		if err != nil {
@@ -273,6 +274,12 @@ func agrees(t *testing.T, method, target string, a access.Action) {
 			t.Errorf("%s %q: %s, and the API server says %+v", method, target, verb, info)
 		}
 	}
+	if a.Verb == "reveal" {
+		verb = a.Verb
+		if info.Verb != "get" || info.APIGroup != "" || info.Resource != "secrets" || info.Subresource != "" || info.Name == "" || info.Namespace == "" {
+			t.Errorf("%s %q: a reveal, and the API server says %+v", method, target, info)
+		}
+	}
 	name := info.Name
 	if len(info.Parts) < 2 {
 		name = ""
@@ -285,6 +292,7 @@ func agrees(t *testing.T, method, target string, a access.Action) {
 		want.LabelSelector, want.FieldSelector = a.LabelSelector, a.FieldSelector // the API server obeys them here, but does not show them to authorizers
 	}
 	want.Stream, want.Upgrade, want.Argv, want.Container, want.Stdin, want.TTY, want.DryRun = a.Stream, a.Upgrade, a.Argv, a.Container, a.Stdin, a.TTY, a.DryRun
+	want.Reveal = a.Reveal
 	if d := cmp.Diff(want, a); d != "" {
 		t.Errorf("%s %q is another request to the API server:\n%s", method, target, d)
 	}

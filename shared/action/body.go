@@ -66,7 +66,7 @@ func (f form) read(b []byte) (any, error) {
 
 // reads says whether the action takes no body.
 func reads(a access.Action) bool {
-	return a.Upgrade || slices.Contains([]string{"get", "list", "watch"}, a.Verb)
+	return a.Upgrade || slices.Contains([]string{"get", "list", "watch", "reveal"}, a.Verb)
 }
 
 // deletes says whether the action's body is metav1.DeleteOptions.

@@ -28,6 +28,9 @@ func Kubectl(a access.Action, obj *access.Object) string {
 	var c line
 	c.add("kubectl")
 	switch {
+	case a.Verb == "reveal":
+		c.add("get", "--raw", a.Path+"?"+reveal+"="+a.Reveal)
+		return c.String()
 	case a.Resourceless || a.Verb == "proxy" || slices.Contains([]string{"proxy", "eviction", "binding", "finalize", "approval"}, a.Subresource):
 		return c.raw(a)
 	case strings.HasPrefix(a.Name, "-"), strings.HasPrefix(a.Resource, "-"): // kubectl would take it for a flag
@@ -351,6 +354,8 @@ func sentence(a access.Action) string {
 		return s
 	case "portforward":
 		return "forward ports to " + thing + where
+	case "reveal":
+		return "see the value of key " + quoted(a.Reveal) + " of " + thing + where + ", unmasked"
 	case "list", "watch", "deletecollection":
 		if a.Name != "" {
 			return a.Verb + " " + thing + where

@@ -31,7 +31,9 @@ type OneWall struct {
 	Rule   string        `json:"rule"`
 	Line   int           `json:"line"`
 	Effect access.Effect `json:"effect"`
-	By     []string      `json:"by"` // the fields that narrow it: resourceNames, argv, dryRun, object, when; groups that share a tier
+	// By are the fields that narrow it: resourceNames, argv, dryRun, object, when; groups that share a tier; verbs where
+	// reveal is among them, which is a get to RBAC.
+	By []string `json:"by"`
 }
 
 // Check reports on the policy as a whole. Equal policies have equal reports.
@@ -93,7 +95,7 @@ func (p *Policy) oneWall(x *Rule) []string {
 		field string
 		is    bool
 	}{
-		{"groups", p.shares(x)}, {"resourceNames", len(x.ResourceNames) > 0}, {"argv", len(x.Argv) > 0}, {"dryRun", x.DryRun != nil},
+		{"groups", p.shares(x)}, {"verbs", slices.Contains(x.Verbs, reveal)}, {"resourceNames", len(x.ResourceNames) > 0}, {"argv", len(x.Argv) > 0}, {"dryRun", x.DryRun != nil},
 		{"object", len(x.Any)+len(x.None)+len(x.Fields) > 0}, {"when", x.When != ""},
 	} {
 		if narrowed.is {

@@ -62,6 +62,8 @@ func TestOneWall(t *testing.T) {
 	p, err := policy.Load("policy.yaml", []byte(strings.Replace(head, "groups: [agents]", "groups: [agents, bots]", 1)+allRules+`
 - {name: whole-tier, effect: allow, groups: [bots, agents], verbs: [get], apiGroups: [""], resources: [pods]}
 - {name: both-walls, effect: deny, verbs: [get], apiGroups: [""], resources: [secrets], namespaces: [prod]}
+- {name: all-verbs, effect: deny, verbs: ["*"], apiGroups: [""], resources: [secrets], namespaces: [stage]}
+- {name: reveal, effect: ask, verbs: [reveal], apiGroups: [""], resources: [secrets]}
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -71,6 +73,7 @@ func TestOneWall(t *testing.T) {
 		{Rule: "paths", Line: 43, Effect: access.Allow, By: []string{"groups"}},
 		{Rule: "commands", Line: 44, Effect: access.Allow, By: []string{"groups", "argv"}},
 		{Rule: "fields", Line: 45, Effect: access.Allow, By: []string{"groups", "object"}},
+		{Rule: "reveal", Line: 50, Effect: access.Ask, By: []string{"verbs"}},
 	}
 	if d := cmp.Diff(want, p.Check().OneWall); d != "" {
 		t.Error(d)

@@ -120,9 +120,22 @@ func (m *Match) answer(o outcome, obj *access.Object) access.Decision {
 			d.Observed = new(m.decision(all, obj))
 		}
 	}
+	if m.p.Observe && m.r.Action.Verb == reveal {
+		return m.unasked(d)
+	}
 	if m.p.Observe && d.Effect != access.Allow {
 		d = access.Decision{Effect: access.Allow, Rule: d.Rule, Tier: m.r.Tier, Policy: m.p.Digest, Obligations: access.Obligations{Mask: "on", Record: "full"}, Observed: new(d)}
 		d.Observed.Observed = nil // one answer to what would have been, and that is the policy's own
+	}
+	return d
+}
+
+// unasked is what becomes of a reveal where the policy only observes. There RBAC alone decides, which takes a reveal for a
+// get; and nobody is asked, so nobody has said yes.
+func (m *Match) unasked(d access.Decision) access.Decision {
+	if d.Effect != access.Deny {
+		d.Effect, d.Tier, d.Near, d.Obligations = access.Deny, m.r.Tier, nil, access.Obligations{}
+		d.Message = "the policy is in observe mode, in which nobody is asked, and the value of a Secret is shown to nobody who was not asked about; read it masked"
 	}
 	return d
 }

@@ -452,6 +452,62 @@ func TestObserve(t *testing.T) {
 	}
 }
 
+// A value of a Secret is shown to whom a person said yes, each time, and in no other way.
+func TestReveal(t *testing.T) {
+	reveal := with(act("reveal", ":secrets", "dev/db"), func(a *access.Action) { a.Reveal = "password" })
+	const (
+		read = `- {name: read, effect: allow, groups: [agents], verbs: [get, list, watch, create, update, patch, delete], apiGroups: [""], resources: [secrets]}` + "\n"
+		ask  = `- {name: reveal, effect: ask, groups: [agents], namespaces: [dev], verbs: [reveal], apiGroups: [""], resources: [secrets]`
+	)
+	for _, test := range []struct{ name, rules, want string }{
+		{"who may read", read, "deny default"},
+		{"who may ask", read + ask + "}", "ask reveal"},
+		{"this key", read + ask + `, when: action.reveal == "password"}`, "ask reveal"},
+		{"another key", read + ask + `, when: action.reveal == "url"}`, "deny default"},
+		{"another Secret", read + ask + `, resourceNames: [web]}`, "deny default"},
+		{"another namespace", read + strings.Replace(ask, "[dev]", "[prod]", 1) + "}", "deny default"},
+		{"what is asked of everything", read + `- {name: all, effect: ask, apiGroups: [""], verbs: ["*"]}`, "ask all"},
+		{"a deny of every verb", read + ask + "}\n" + `- {name: no, effect: deny, verbs: ["*"], apiGroups: [""], resources: [secrets]}`, "deny no"},
+		{"a deny of gets alone", read + ask + "}\n" + `- {name: no, effect: deny, verbs: [get], apiGroups: [""], resources: [secrets]}`, "ask reveal"},
+		{"an ask that is only observed", read + ask + ", mode: observe}", "deny default"},
+	} {
+		d := load(t, test.rules).Decide(request("agents", reveal), nil)
+		if got := string(d.Effect) + " " + d.Rule; got != test.want {
+			t.Errorf("%s: got %s, want %s", test.name, got, test.want)
+		}
+		if !strings.Contains(d.Message, `see the value of key "password" of secrets "db" in namespace "dev"`) && test.name != "a deny of every verb" {
+			t.Errorf("%s: %q does not say what was asked for", test.name, d.Message)
+		}
+	}
+
+	// An ask about everything may give a grant for a time; of a reveal it would be one for every key.
+	wide := strings.Replace(head, "expires: 15m}", "expires: 15m, grant: {scope: namespace, length: 30m}}", 1)
+	for _, rules := range []string{ask + "}\n", `- {name: reveal, effect: ask, apiGroups: [""]}` + "\n"} {
+		p, err := policy.Load("policy.yaml", []byte(wide+rules))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := p.Decide(request("agents", reveal), nil); d.Effect != access.Ask || d.Obligations.Grant != (access.Grant{Scope: access.ScopeRequest}) {
+			t.Errorf("%s: a yes gives %+v", d.Effect, d.Obligations.Grant)
+		}
+	}
+
+	// Where nothing is enforced, nobody is asked either.
+	p, err := policy.Load("policy.yaml", []byte("mode: observe\n"+head+read+ask+"}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, group := range []string{"agents", "observers"} {
+		d := p.Decide(request(group, reveal), nil)
+		if d.Effect != access.Deny || d.Message == "" || d.Tier != request(group, reveal).Tier {
+			t.Errorf("observe mode, %s: %+v", group, d)
+		}
+	}
+	if d := p.Decide(request("observers", act("get", ":secrets", "dev/db")), nil); d.Effect != access.Allow || d.Obligations.Mask != "on" {
+		t.Errorf("observe mode: a get is %+v", d)
+	}
+}
+
 // What agents read.
 func TestMessages(t *testing.T) {
 	p := load(t, `

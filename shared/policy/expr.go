@@ -51,6 +51,7 @@ type celAction struct {
 	Container     string   `cel:"container"`
 	Stdin         bool     `cel:"stdin"`
 	TTY           bool     `cel:"tty"`
+	Reveal        string   `cel:"reveal"`
 }
 
 type celFound struct {
@@ -158,7 +159,7 @@ func firstIssue(text string, issues *cel.Issues) error {
 
 var celFields = []string{
 	"issuer", "subject", "agent", "owner", "groups", "run",
-	"verb", "apiGroup", "version", "resource", "subresource", "namespace", "name", "labelSelector", "fieldSelector", "dryRun", "argv", "path", "container", "stdin", "tty",
+	"verb", "apiGroup", "version", "resource", "subresource", "namespace", "name", "labelSelector", "fieldSelector", "dryRun", "argv", "path", "container", "stdin", "tty", "reveal",
 	"images", "serviceAccounts", "secrets", "hostPaths",
 }
 
@@ -225,7 +226,7 @@ func (a *activation) ResolveName(name string) (any, bool) {
 		x := a.r.Action
 		return &celAction{
 			Verb: x.Verb, APIGroup: x.Group, Version: x.Version, Resource: x.Resource, Subresource: x.Subresource, Namespace: x.Namespace, Name: x.Name,
-			LabelSelector: x.LabelSelector, FieldSelector: x.FieldSelector, DryRun: x.DryRun, Argv: x.Argv, Path: x.Path, Container: x.Container, Stdin: x.Stdin, TTY: x.TTY,
+			LabelSelector: x.LabelSelector, FieldSelector: x.FieldSelector, DryRun: x.DryRun, Argv: x.Argv, Path: x.Path, Container: x.Container, Stdin: x.Stdin, TTY: x.TTY, Reveal: x.Reveal,
 		}, true
 	case "now":
 		return a.r.Now.UTC().Truncate(time.Second), true

@@ -31,6 +31,7 @@ type document struct {
 	Reviewers  []reviewerFile `yaml:"reviewers"`
 	Asks       asksFile       `yaml:"asks"`
 	Rules      []ruleFile     `yaml:"rules"`
+	Masking    maskingFile    `yaml:"masking"`
 }
 
 type issuerFile struct {
@@ -157,6 +158,22 @@ func (x *slackFile) UnmarshalYAML(n *yaml.Node) error {
 }
 func (x *reviewerFile) UnmarshalYAML(n *yaml.Node) error {
 	type plain reviewerFile
+	return strictDecode(n, (*plain)(x), &x.at)
+}
+func (x *maskingFile) UnmarshalYAML(n *yaml.Node) error {
+	type plain maskingFile
+	return strictDecode(n, (*plain)(x), &x.at)
+}
+func (x *maskPathFile) UnmarshalYAML(n *yaml.Node) error {
+	type plain maskPathFile
+	return strictDecode(n, (*plain)(x), &x.at)
+}
+func (x *detectorFile) UnmarshalYAML(n *yaml.Node) error {
+	type plain detectorFile
+	return strictDecode(n, (*plain)(x), &x.at)
+}
+func (x *exemptFile) UnmarshalYAML(n *yaml.Node) error {
+	type plain exemptFile
 	return strictDecode(n, (*plain)(x), &x.at)
 }
 
@@ -346,6 +363,10 @@ func (doc *document) policy() (*Policy, error) {
 	}
 	if f := doc.fillRules(p); f != nil {
 		return nil, bad(f.line, "%v", f.err)
+	}
+	var wrong *fault
+	if p.Masking, wrong = doc.Masking.masking(p.Tiers); wrong != nil {
+		return nil, bad(wrong.line, "masking: %v", wrong.err)
 	}
 	return p, nil
 }

@@ -81,7 +81,7 @@ func (p *Policy) matrix() Matrix {
 	return m
 }
 
-var matrixVerbs = []string{"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "exec", "attach", "portforward"}
+var matrixVerbs = []string{"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "exec", "attach", "portforward", reveal}
 
 // kinds are the resources the rules name, by API group, and the namespaces, with "*" for all others. A resource of a rule
 // in several API groups stands in each, though some have none of that name: a rule means what it says. The groups that
@@ -131,7 +131,7 @@ func (p *Policy) groupRows(group string, resources, namespaces []string, columns
 	for _, resource := range resources {
 		var all []placed
 		for _, verb := range matrixVerbs {
-			if stream(verb) && (group != "" || resource != "pods") {
+			if stream(verb) && (group != "" || resource != "pods") || verb == reveal && (group != "" || resource != "secrets") {
 				continue
 			}
 			for _, ns := range namespaces {

@@ -18,6 +18,9 @@ func (m *Match) decision(o outcome, obj *access.Object) access.Decision {
 		return d
 	case access.Ask:
 		d.Tier = cmp.Or(o.tier, m.r.Tier)
+		if m.r.Action.Verb == reveal { // whatever asks gives: a grant on an object would be one on all its keys
+			d.Obligations.Grant = access.Grant{Scope: access.ScopeRequest}
+		}
 		d.Message = fmt.Sprintf("rule %q asks a person before %s may %s", o.name, who, what)
 		d.Near = m.near(obj, false)
 	default:
@@ -53,6 +56,8 @@ func sentence(a *access.Action) string {
 		verb = "attach to"
 	case "portforward":
 		verb = "port-forward to"
+	case reveal:
+		verb = fmt.Sprintf("see the value of key %q of", a.Reveal)
 	}
 	s := verb + " " + a.Resource
 	if a.Subresource != "" && !stream(a.Verb) {

@@ -40,6 +40,7 @@ type Policy struct {
 	Observe   bool
 	Reviewers []ReviewerGroup
 	Rules     []Rule // in the file's order, which means nothing
+	Masking   Masking
 
 	c *compiled
 }

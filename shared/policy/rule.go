@@ -178,7 +178,7 @@ func (c *checker) rule(f ruleFile) (Rule, *fault) {
 		APIGroups: f.APIGroups, Resources: f.Resources, Namespaces: f.Namespaces, ResourceNames: f.ResourceNames, NonResourceURLs: f.NonResourceURLs,
 		Argv: f.Argv, DryRun: f.DryRun, Any: traits(f.Object.Any), None: traits(f.Object.None), Fields: f.Object.Fields, When: f.When,
 	}
-	for _, check := range []func(ruleFile, *Rule) *fault{c.named, c.full, c.who, c.what, c.where, c.effects, c.argv, c.object, c.when, c.obliged} {
+	for _, check := range []func(ruleFile, *Rule) *fault{c.named, c.full, c.who, c.what, c.where, c.effects, c.reveals, c.argv, c.object, c.when, c.obliged} {
 		if bad := check(f, &r); bad != nil {
 			return r, bad
 		}
@@ -363,6 +363,24 @@ func (c *checker) effects(f ruleFile, r *Rule) *fault {
 		if slices.Contains(f.APIGroups, "*") {
 			return faultf(f.at.of("apiGroups"), `apiGroups: an ask does not say "*", so that what nobody thought of stays denied; write the groups out`)
 		}
+	}
+	return nil
+}
+
+// reveals checks the verb reveal: it is about Secrets, it is asked, and a yes is to one request.
+func (c *checker) reveals(f ruleFile, r *Rule) *fault {
+	if !slices.Contains(f.Verbs, reveal) {
+		return nil
+	}
+	if r.Effect == access.Allow {
+		return faultf(f.at.of("verbs"), "verbs: an allow does not say reveal, which shows the value of a Secret: a person says yes to that, each time; write effect: ask in a rule of its own")
+	}
+	if len(f.APIGroups) > 0 && !slices.Contains(f.APIGroups, "") && !slices.Contains(f.APIGroups, "*") ||
+		len(f.Resources) > 0 && !slices.Contains(f.Resources, "secrets") && !slices.Contains(f.Resources, "*") {
+		return faultf(f.at.of("verbs"), `verbs: reveal is a verb on Secrets, which are not named here; write verbs: [reveal], apiGroups: [""], resources: [secrets] in a rule of its own`)
+	}
+	if f.at.has("grant") && f.Grant.Scope != string(access.ScopeRequest) {
+		return faultf(f.at.of("grant"), "grant: a yes to a reveal is for one key, once; write scope: request, or leave grant out")
 	}
 	return nil
 }

@@ -134,6 +134,12 @@ func TestLoadRefusesRules(t *testing.T) {
 		{"unknown mode", allow + ", mode: dry}", "line 22", `mode: "dry" is neither enforce nor observe`},
 		{"two lines of reason", "- name: a\n  effect: deny\n  reason: \"a\\nb\"", "line 24", "reason: one line of at most 300 characters"},
 
+		{"an allow that reveals", strings.Replace(allow, "[get]", "[get, reveal]", 1) + "}", "line 22", `verbs: an allow does not say reveal`},
+		{"an allow that reveals Secrets", `- {name: a, effect: allow, groups: [agents], verbs: [reveal], apiGroups: [""], resources: [secrets]}`, "line 22", `a person says yes to that, each time; write effect: ask`},
+		{"a reveal of something else", strings.Replace(ask, "[delete]", "[delete, reveal]", 1) + "}", "line 22", `verbs: reveal is a verb on Secrets, which are not named here`},
+		{"a reveal of other secrets", `- {name: a, effect: ask, verbs: [reveal], apiGroups: [example.com], resources: [secrets]}`, "line 22", `verbs: reveal is a verb on Secrets`},
+		{"a reveal of a subresource", `- {name: a, effect: deny, verbs: [reveal], apiGroups: [""], resources: [secrets/status]}`, "line 22", `verbs: reveal is a verb on Secrets`},
+		{"a reveal for a time", `- {name: a, effect: ask, verbs: [reveal], apiGroups: [""], resources: [secrets], grant: {scope: object, length: 30m}}`, "line 22", `grant: a yes to a reveal is for one key, once`},
 		{"typo in a verb", strings.Replace(allow, "[get]", "[patc]", 1) + "}", "line 22", `rule "a": verbs: there is no verb "patc"; did you mean patch?`},
 		{"a verb in capitals", strings.Replace(allow, "[get]", "[GET]", 1) + "}", "line 22", `did you mean get?`},
 		{"an HTTP method", strings.Replace(allow, "[get]", "[options]", 1) + "}", "line 22", `there is no verb "options"; the verbs are get, list`},

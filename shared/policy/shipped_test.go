@@ -56,13 +56,26 @@ func TestShippedPolicy(t *testing.T) {
 		{"top", act("list", "metrics.k8s.io:pods", ""), nil, [3]string{"allow", "allow", "allow"}},
 		{"metrics of the API server", path("get", "/metrics"), nil, [3]string{"deny", "deny", "deny"}},
 
-		// Nobody sees Secrets, however they are asked for.
-		{"a Secret", act("get", ":secrets", "dev/db"), nil, [3]string{"deny", "deny", "deny"}},
-		{"Secrets", act("list", ":secrets", "dev"), nil, [3]string{"deny", "deny", "deny"}},
-		{"Secrets of all namespaces", act("watch", ":secrets", ""), nil, [3]string{"deny", "deny", "deny"}},
-		{"create a Secret", act("create", ":secrets", "dev"), plain, [3]string{"deny", "deny", "deny"}},
-		{"a dry run of a patch of a Secret", with(act("patch", ":secrets", "dev/db"), func(a *access.Action) { a.DryRun = true }), touching("data.a"), [3]string{"deny", "deny", "deny"}},
-		{"delete Secrets", act("deletecollection", ":secrets", "dev"), nil, [3]string{"deny", "deny", "deny"}},
+		// Developers read Secrets, masked, and ask to change one or to see a value. Nobody else has anything of them.
+		{"a Secret", act("get", ":secrets", "dev/db"), nil, [3]string{"deny", "deny", "allow"}},
+		{"a Secret elsewhere", act("get", ":secrets", "prod/db"), nil, [3]string{"deny", "deny", "allow"}},
+		{"Secrets", act("list", ":secrets", "dev"), nil, [3]string{"deny", "deny", "allow"}},
+		{"Secrets of all namespaces", act("watch", ":secrets", ""), nil, [3]string{"deny", "deny", "allow"}},
+		{"create a Secret", act("create", ":secrets", "dev"), plain, [3]string{"deny", "deny", "ask"}},
+		{"create a Secret that nobody can read", act("create", ":secrets", "dev"), nil, [3]string{"deny", "deny", "deny"}},
+		{"create a Secret elsewhere", act("create", ":secrets", "prod"), plain, [3]string{"deny", "deny", "deny"}},
+		{"have a token put into a Secret", act("create", ":secrets", "dev"), &access.Object{Value: map[string]any{"type": "kubernetes.io/service-account-token"}}, [3]string{"deny", "deny", "deny"}},
+		{"replace a Secret", act("update", ":secrets", "dev/db"), plain, [3]string{"deny", "deny", "ask"}},
+		{"a patch of a Secret", act("patch", ":secrets", "dev/db"), touching("data.a"), [3]string{"deny", "deny", "ask"}},
+		{"a patch of a Secret that changes nothing", act("patch", ":secrets", "dev/db"), touching(), [3]string{"deny", "deny", "ask"}},
+		{"a dry run of a patch of a Secret", with(act("patch", ":secrets", "dev/db"), func(a *access.Action) { a.DryRun = true }), touching("data.a"), [3]string{"deny", "deny", "ask"}},
+		{"a patch of a Secret elsewhere", act("patch", ":secrets", "prod/db"), touching("data.a"), [3]string{"deny", "deny", "deny"}},
+		{"delete a Secret", act("delete", ":secrets", "dev/db"), nil, [3]string{"deny", "deny", "ask"}},
+		{"delete Secrets", act("deletecollection", ":secrets", "dev"), nil, [3]string{"deny", "deny", "ask"}},
+		{"delete Secrets elsewhere", act("deletecollection", ":secrets", "prod"), nil, [3]string{"deny", "deny", "deny"}},
+		{"a value", with(act("reveal", ":secrets", "dev/db"), func(a *access.Action) { a.Reveal = "password" }), nil, [3]string{"deny", "deny", "ask"}},
+		{"a value elsewhere", with(act("reveal", ":secrets", "prod/db"), func(a *access.Action) { a.Reveal = "password" }), nil, [3]string{"deny", "deny", "deny"}},
+		{"what is below a Secret", act("get", ":secrets/status", "dev/db"), nil, [3]string{"deny", "deny", "deny"}},
 
 		// Nobody goes around the API, or beyond their power.
 		{"proxy to a node", act("get", ":nodes/proxy", "/n"), nil, [3]string{"deny", "deny", "deny"}},

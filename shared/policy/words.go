@@ -12,13 +12,17 @@ import (
 // which no request has but which a rule may want to name next to the others.
 var verbs = []string{
 	"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection",
-	"exec", "attach", "portforward",
+	"exec", "attach", "portforward", reveal,
 	"escalate", "bind", "impersonate", "approve", "sign", "attest", "use",
 	"*",
 }
 
 // stream says whether a verb is one of an upgrade's. Each is one verb on resource pods, whichever way it is asked.
 func stream(verb string) bool { return verb == "exec" || verb == "attach" || verb == "portforward" }
+
+// reveal is the verb of a GET of a Secret that asks for the value of one key, unmasked. RBAC has none of that name: to the
+// cluster it is a get.
+const reveal = "reveal"
 
 // bodied are the verbs whose request carries an object.
 var bodied = []string{"create", "update", "patch"}

@@ -25,6 +25,8 @@ func (b *builder) change() error {
 	switch {
 	case a.Upgrade: // what it stores is decided inside
 		return nil
+	case a.Verb == "reveal": // it stores nothing
+		return nil
 	case a.Verb == "delete" || a.Verb == "deletecollection":
 		if o == nil && len(b.in.Body) > 0 {
 			return b.text("the body was not understood")

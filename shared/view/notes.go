@@ -76,6 +76,13 @@ func (b *builder) effects() {
 	switch {
 	case a.Verb == "delete" || a.Verb == "deletecollection":
 		b.deletion()
+	case a.Verb == "reveal":
+		b.note("The agent sees the value of this key, once, and may keep it. It is not shown here; the values of all other keys stay masked.")
+		if data, _ := b.in.Live["data"].(map[string]any); b.in.Live != nil {
+			if _, has := data[a.Reveal]; !has {
+				b.note("The Secret has no key of this name.")
+			}
+		}
 	case a.Verb == "create" && a.Subresource == "eviction":
 		b.note("It evicts the pod: the pod is deleted once its disruption budget allows it, and what controls it may start another.")
 		b.options(evictionOptions(b.in.Object))

@@ -221,6 +221,26 @@ func TestApplyToASecret(t *testing.T) {
 	}
 }
 
+// A reveal changes nothing, and who is asked about it does not see the value either.
+func TestReveal(t *testing.T) {
+	live := parse(t, `{apiVersion: v1, kind: Secret, metadata: {name: db}, data: {password: `+b64("topsecret-1")+`}}`)
+	const note = "The agent sees the value of this key, once, and may keep it. It is not shown here; the values of all other keys stay masked."
+	for key, want := range map[string][]string{"password": {note}, "pasword": {note, "The Secret has no key of this name."}} {
+		a := access.Action{Verb: "reveal", Version: "v1", Resource: "secrets", Namespace: "dev", Name: "db", Reveal: key}
+		got, err := view.Build(view.Input{Action: a, Live: live, Query: "reveal=" + key, Object: &access.Object{Value: map[string]any{}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got.Notes); diff != "" || got.Diff != "" || got.Approximate != "" {
+			t.Errorf("%s: %+v %s", key, got, diff)
+		}
+	}
+	got, err := view.Build(view.Input{Action: access.Action{Verb: "reveal", Version: "v1", Resource: "secrets", Namespace: "dev", Name: "db", Reveal: "a"}, Query: "reveal=a"})
+	if err != nil || got.Diff != "" || len(got.Notes) != 1 {
+		t.Errorf("of a Secret that was not seen: %+v, %v", got, err)
+	}
+}
+
 func TestMasked(t *testing.T) {
 	kubeconfig := b64("-----BEGIN EC PRIVATE KEY-----\ntopsecret\n-----END EC PRIVATE KEY-----\n")
 	certificate := b64("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n")
