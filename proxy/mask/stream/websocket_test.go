@@ -175,12 +175,12 @@ func TestBroken(t *testing.T) {
 	for name, wire := range map[string]string{
 		"an extension":               "\xc2\x01\x01",
 		"another reserved bit":       "\x92\x01\x01",
-		"masked":                     "\x82\x81\x00\x00\x00\x00\x01",
+		"masked":                     "\x82\x86\x01abczz\x82\x02\x01y", // whose key and data read as two messages that are not
 		"opcode 3":                   "\x83\x00",
 		"opcode 11":                  "\x8b\x00",
-		"16 bits for a short one":    "\x82\x7e\x00\x7d" + long[:125],
-		"64 bits for a short one":    "\x82\x7f\x00\x00\x00\x00\x00\x00\xff\xff",
-		"a length below zero":        "\x82\x7f\x80\x00\x00\x00\x00\x00\x00\x00",
+		"16 bits for a short one":    "\x82\x7e\x00\x7d\x01" + long[:124],
+		"64 bits for a short one":    "\x82\x7f\x00\x00\x00\x00\x00\x00\xff\xff\x01" + strings.Repeat("x", 65534),
+		"a length below zero":        "\x82\x7f\x80\x00\x00\x00\x00\x00\x00\x00\x01",
 		"a continuation of nothing":  frame(true, 0, "\x01x"),
 		"a message inside another":   frame(false, 2, "\x01x") + frame(true, 2, "\x01y"),
 		"a fragmented ping":          frame(false, 9, ""),
@@ -220,6 +220,8 @@ func TestBroken(t *testing.T) {
 		"no base64":          "1a_b=",
 		"a line break":       "1YQ==\n",
 		"a break inside":     "1Y\nQ=",
+		"breaks for letters": "1YW\n\n\n\nJj",
+		"breaks at the end":  "1YWJj\n\n\n\n",
 		"cut base64":         "1YWJjZ",
 		"padding inside":     "1YQ==YQ==",
 		"padding and a rest": "1YQ==Y",
@@ -324,6 +326,7 @@ func TestBinaryOption(t *testing.T) {
 	if got := codecs[0].understand(t, b); access.KindOf(err) != access.Denied || len(got.control) != 1 || got.order != "" {
 		t.Errorf("refused: %q, %v", b, err)
 	}
+	s = &server{Reader: strings.NewReader(codecs[0].write(1, "x") + closeFrame(1000, ""))}
 	b, err = io.ReadAll(stream.WebSocket(s, "v6.channel.k8s.io", stream.Options{Set: canaries(t)}))
 	if err == nil || len(codecs[0].understand(t, b).control) != 1 {
 		t.Errorf("an unknown protocol: %q, %v", b, err)
@@ -365,6 +368,17 @@ func TestStatus(t *testing.T) {
 	}
 }
 
+// What is kept of a Status that has no end is bounded: it is text from there on.
+func TestStatusBounded(t *testing.T) {
+	c := codecs[0]
+	clocked(t, c, stream.Options{}, func(say func(string), heard func() string) {
+		say(c.write(3, `{"a":"`+strings.Repeat("y", 40<<10)))
+		if got := heard(); len(got) < 40<<10 {
+			t.Errorf("at once: %d bytes", len(got))
+		}
+	})
+}
+
 // The reason in a close frame is text, too.
 func TestCloseReason(t *testing.T) {
 	b, err := through(t, codecs[0], closeFrame(1011, "cannot run "+canary), stream.Options{})
@@ -381,6 +395,13 @@ func TestHalfClose(t *testing.T) {
 	if got := c.understand(t, b); err != nil || got.order != "|1:"+canary[:20]+"|2:"+canary[:9]+"|255:\x01|2:x" {
 		t.Errorf("%q, %v", got.order, err)
 	}
+	clocked(t, c, stream.Options{}, func(say func(string), heard func() string) {
+		say(c.write(1, canary[:20]))
+		say(frame(true, 2, "\xff\x01"))
+		if got := heard(); got != "|1:"+canary[:20]+"|255:\x01" {
+			t.Errorf("at once: %q", got)
+		}
+	})
 }
 
 // A message without a channel, and one without data, say something to a client, and are passed on in their place.
@@ -515,12 +536,19 @@ func TestRestOfASecret(t *testing.T) {
 func TestTrickle(t *testing.T) {
 	c := codecs[0]
 	clocked(t, c, stream.Options{}, func(say func(string), heard func() string) {
-		for i := range 20 {
+		for i := range 17 {
 			say(c.write(1, canary[i:i+1]))
+			if i == 16 {
+				time.Sleep(40 * time.Millisecond)
+				break
+			}
 			time.Sleep(60 * time.Millisecond)
+			if got := heard(); got != "" {
+				t.Errorf("after %d ms: %q", 60*i+60, got)
+			}
 		}
-		if got := heard(); !strings.HasPrefix(got, "|1:"+canary[:10]) {
-			t.Errorf("after 1.2 s: %q", got)
+		if got := heard(); got != "|1:"+canary[:17] {
+			t.Errorf("after 1 s: %q", got)
 		}
 	})
 }
