@@ -426,8 +426,10 @@ func TestPatchesOfWhatIsThere(t *testing.T) {
 		no("one container more", plain, strategic, `{"spec":{"template":{"spec":{"containers":[{"name":"d","image":"x","securityContext":{"privileged":true}}]}}}}`),
 		no("a directive", plain, strategic, `{"spec":{"template":{"spec":{"$patch":"replace","hostPID":true,"containers":[{"name":"c","image":"x"}]}}}}`),
 		refuse("ask", "borrowed-identity", "a copied name", "PATCH", deployment.collection()+"/"+plain).with(jsonPatch, `[{"op":"copy","from":"/spec/template/metadata/annotations/harmless","path":"`+spec+`/serviceAccountName"}]`),
+		// A test is the cluster's: answered by the gate, it would say to whoever may do nothing whether a guess is right.
+		allow("develop", "a test that fails", "PATCH", deployment.collection()+"/"+plain).with(jsonPatch, `[{"op":"test","path":"/metadata/name","value":"x"}]`).answered(422),
 		// What cannot be applied is not forwarded either.
-		{name: "a test that fails", method: "PATCH", target: deployment.collection() + "/" + plain, media: jsonPatch, body: `[{"op":"test","path":"/metadata/name","value":"x"}]`, code: 400},
+		{name: "a field that is not there", method: "PATCH", target: deployment.collection() + "/" + plain, media: jsonPatch, body: `[{"op":"remove","path":"/spec/none"}]`, code: 400},
 		{name: "no patch", method: "PATCH", target: deployment.collection() + "/" + plain, media: merge, body: `[]`, code: 400},
 		{name: "a key twice", method: "PATCH", target: deployment.collection() + "/" + plain, media: merge, body: `{"spec":{"paused":true},"spec":{"template":{"spec":{"hostPID":true}}}}`, code: 400},
 		{name: "an unknown form", method: "PATCH", target: deployment.collection() + "/" + plain, media: "application/x-patch", body: `{}`, code: 415},

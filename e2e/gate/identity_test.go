@@ -103,12 +103,16 @@ func TestTiers(t *testing.T) {
 				}
 				hidden(t, "GET "+path, a.Body)
 			}
-			for _, accept := range []string{
-				"application/json;as=Table;v=v1;g=meta.k8s.io", "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io", "application/vnd.kubernetes.protobuf,application/json",
-				"application/vnd.kubernetes.protobuf", "application/yaml", "application/cbor",
+			may := http.StatusForbidden
+			if reads {
+				may = http.StatusOK
+			}
+			for accept, want := range map[string]int{
+				"application/json;as=Table;v=v1;g=meta.k8s.io": may, "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io": may, "application/vnd.kubernetes.protobuf,application/json": may, "*/*": may,
+				"application/vnd.kubernetes.protobuf": http.StatusNotAcceptable, "application/yaml": http.StatusNotAcceptable, "application/cbor": http.StatusNotAcceptable, // nobody could mask them
 			} {
 				a := agent.Get(t, "/api/v1/namespaces/dev/secrets", "Accept: "+accept)
-				if !reads && a.Code != http.StatusForbidden || reads && a.Code == http.StatusForbidden {
+				if a.Code != want || !strings.HasPrefix(a.Header.Get("Content-Type"), "application/json") {
 					t.Errorf("secrets as %s: tier %s got %v", accept, test.tier, a)
 				}
 				hidden(t, "secrets as "+accept, a.Body)

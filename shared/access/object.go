@@ -25,7 +25,7 @@ type Object struct {
 	Found Found
 	// Partial is true when Value is not the whole object, so that expressions over it prove nothing.
 	Partial bool
-	// Touched are the fields a patch sets or removes, as dotted paths without list indexes ("spec.template.spec.containers.image");
+	// Touched are the fields a patch sets, removes, tests or copies, as dotted paths without list indexes ("spec.template.spec.containers.image");
 	// a dot inside a key is kept, so rules compare whole paths. Nil when the body is a whole object.
 	Touched []string
 	// Version is the resourceVersion of the live object that was judged; empty when none was.

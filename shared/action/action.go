@@ -9,9 +9,13 @@
 // sigs.k8s.io/yaml, the Kubernetes scheme's protobuf), strictly: duplicate keys, aliases, second documents, bytes that are
 // no UTF-8, a kind, name or namespace other than the URL's are refused. Protobuf is understood only when encoding it again
 // gives the same bytes; so a field this release does not know is never overlooked. JSON and merge patches are applied by the
-// API server's library to the live object and go upstream tied to its version. Strategic and apply patches cannot be tied
-// so; what they touch among the guarded fields is reported as unsure, which a rule must take for the worst. What cannot be
-// decoded is an error of kind access.Media, and a gate must not take that for harmless.
+// API server's library to the live object and go upstream tied to its version; only the tests of a JSON patch are left to the
+// cluster, or they would tell guesses at masked values. Strategic and apply patches cannot be tied so; what they touch among
+// the guarded fields is reported as unsure, which a rule must take for the worst. What cannot be decoded is an error of kind
+// access.Media, and a gate must not take that for harmless.
+//
+// One thing is said in the gate's words and not in the cluster's: a get of a Secret that asks for a value unmasked is the verb
+// reveal, and Forwarded is the same request without that wish.
 //
 // It does not promise to see what is hidden in strings (manifests in a ConfigMap, values of a Helm release), what a
 // controller makes of a custom resource whose fields are not called as a pod's are, what admission adds later, or which

@@ -35,7 +35,7 @@ func TestTouched(t *testing.T) {
 		{asMerge, `{"spec":{"template":{"metadata":{"annotations":{"kubectl.kubernetes.io/restartedAt":"now"}}}}}`, []string{"spec.template.metadata.annotations.kubectl.kubernetes.io/restartedAt"}},
 
 		{asJSONPatch, `[{"op":"replace","path":"/spec/replicas","value":3}]`, []string{"spec.replicas"}},
-		{asJSONPatch, `[{"op":"test","path":"/spec/paused","value":false},{"op":"copy","from":"/spec/replicas","path":"/spec/x"}]`, []string{"spec.paused", "spec.x"}},
+		{asJSONPatch, `[{"op":"test","path":"/spec/paused","value":false},{"op":"copy","from":"/spec/replicas","path":"/spec/x"}]`, []string{"spec.paused", "spec.replicas", "spec.x"}},
 		{asJSONPatch, `[{"op":"move","from":"/spec/paused","path":"/spec/x"}]`, []string{"spec.paused", "spec.x"}},
 		{asJSONPatch, `[{"op":"replace","path":"/spec/template/spec/containers/0/image","value":"j"}]`, []string{"spec.template.spec.containers.image"}},
 		{asJSONPatch, `[{"op":"replace","path":"/spec/template/spec/containers/-1/image","value":"j"}]`, []string{"spec.template.spec.containers.image"}},

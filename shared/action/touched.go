@@ -33,7 +33,8 @@ func join(path, key string) string {
 	return path + "." + key
 }
 
-// touched are the fields the patch sets or removes.
+// touched are the fields the patch sets or removes, and of a JSON patch those it tests or copies: who may set one field is
+// not to learn what is in another, nor to put it where it is shown.
 func (b *Body) touched(live map[string]any) []string {
 	p := paths{}
 	switch b.action.Patch {
@@ -41,7 +42,7 @@ func (b *Body) touched(live map[string]any) []string {
 		for _, v := range b.ops {
 			op := v.(map[string]any)
 			p.pointer(word(op["path"]), live)
-			if op["op"] == "move" {
+			if op["op"] == "move" || op["op"] == "copy" {
 				p.pointer(word(op["from"]), live)
 			}
 		}
