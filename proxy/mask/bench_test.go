@@ -143,12 +143,12 @@ func BenchmarkSmall(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	in := []byte(shapes[7].in)
+	in := []byte(shapes[8].in)
 	buf := make([]byte, 32<<10)
 	b.SetBytes(int64(len(in)))
 	b.ReportAllocs()
 	for b.Loop() {
-		r := m.Rules(shapes[7].req).Reader(bytes.NewReader(in), session)
+		r := m.Rules(shapes[8].req).Reader(bytes.NewReader(in), session)
 		for {
 			if _, err := r.Read(buf); err != nil {
 				break

@@ -75,7 +75,7 @@ func TestLong(t *testing.T) {
 		applied, _ := json.Marshal(map[string]any{"data": map[string]string{"db-password": filler, "b": filler}})
 		in, err := json.Marshal(map[string]any{
 			"metadata": map[string]any{"name": filler, "annotations": map[string]string{"kubectl.kubernetes.io/last-applied-configuration": string(applied)}},
-			"data":     map[string]string{"a": filler, "db-password": filler, "c": filler + pem + filler, "d": filler + "postgres://u:s3cr3tpassw0rd@", "release": filler},
+			"data":     map[string]string{"a": filler, "db-password": filler, "c": filler + pem + filler, "d": filler + "postgres://u:s3cr3tpassw0rd@db/x", "release": filler},
 			"env":      []any{map[string]string{"name": filler, "value": "s3cr3t"}},
 		})
 		if err != nil {
@@ -107,9 +107,9 @@ func TestLong(t *testing.T) {
 			if err := json.Unmarshal(whole, &o); err != nil {
 				t.Fatal(err)
 			}
-			want := map[string]string{"a": filler, "db-password": mask.Plain(session, "prod", []byte(filler)), "c": filler + "[masked]" + filler, "d": filler + "postgres://u:[masked]@", "release": filler}
+			want := map[string]string{"a": filler, "db-password": mask.Plain(session, "prod", []byte(filler)), "c": filler + "[masked]" + filler, "d": filler + "postgres://u:[masked]@db/x", "release": filler}
 			if req.Resource == "secrets" {
-				for k, v := range map[string]string{"a": filler, "db-password": filler, "c": filler + pem + filler, "d": filler + "postgres://u:s3cr3tpassw0rd@", "release": filler} {
+				for k, v := range map[string]string{"a": filler, "db-password": filler, "c": filler + pem + filler, "d": filler + "postgres://u:s3cr3tpassw0rd@db/x", "release": filler} {
 					want[k] = mask.Encoded(session, "prod", []byte(v))
 				}
 			}
@@ -146,6 +146,40 @@ func TestTooLong(t *testing.T) {
 				t.Fatalf("%.100q became %.200q, %d bytes", in, out, len(out))
 			}
 		}
+	}
+}
+
+// Masks are longer than most values; what there is no room for yet comes later, and all of it does.
+func TestGrows(t *testing.T) {
+	for _, in := range []string{
+		`{"data":{` + strings.Repeat(`"":"",`, 50000) + `"":""}}`,
+		`{"data":{` + strings.Repeat(`"":0,`, 13000) + `"":[]}}` + strings.Repeat(" ", 9),
+	} {
+		rules, err := mask.Compile(config, mask.Request{Resource: "secrets", Verb: "get", Namespace: "prod"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole, err := rules.Bytes([]byte(in), session)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(rules.Reader(strings.NewReader(in), session))
+		if err != nil || !bytes.Equal(got, whole) {
+			t.Fatalf("%d bytes, not %d: %v", len(got), len(whole), err)
+		}
+	}
+}
+
+// Objects in strings in objects in strings are looked into so deep, and deeper they are masked whole.
+func TestNested(t *testing.T) {
+	in := `{"data":{"a":"czNjcjN0"},"kind":"kept"}`
+	for level := range 5 {
+		out := masking(t, config, mask.Request{Resource: "secrets", Verb: "get", Namespace: "prod"}, in)
+		if strings.Contains(out, "czNjcjN0") || strings.Contains(out, "kept") != (level <= 2) {
+			t.Errorf("%d: %s", level, out)
+		}
+		b, _ := json.Marshal(in)
+		in = `{"metadata":{"annotations":{"kubectl.kubernetes.io/last-applied-configuration":` + string(b) + `}}}`
 	}
 }
 

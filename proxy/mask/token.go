@@ -50,7 +50,11 @@ func scanString(p []byte, i int) (int, flags) {
 				goto at
 			}
 		}
-		for i+32 <= len(p) && special(load(p[i:]))|special(load(p[i+8:]))|special(load(p[i+16:]))|special(load(p[i+24:])) == 0 {
+		for i+32 <= len(p) {
+			w := (*[32]byte)(p[i:])
+			if special(load(w[:8]))|special(load(w[8:16]))|special(load(w[16:24]))|special(load(w[24:])) != 0 {
+				break
+			}
 			i += 32
 		}
 		for i+8 <= len(p) {

@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"encoding/base32"
 	"encoding/base64"
-	"encoding/binary"
 	"hash"
 )
 
@@ -135,13 +134,10 @@ func (w *words) compress(p []byte) {
 	}
 }
 
-// word appends the mask for what was hashed, and the value itself where it is short.
+// word appends the mask for what was hashed, and the value itself where it is short. Each tag counts the bytes it is of, so
+// no two values of different lengths are the same tags; and who does not know the tags cannot make a short value of them.
 func (w *words) word(dst, short []byte) []byte {
-	if w.text = append(w.text, short...); w.size > direct {
-		// The length tells apart values whose last blocks differ in length alone. A short value that is taken for the tags
-		// and length of a long one cannot be made without knowing the tags.
-		w.text = binary.BigEndian.AppendUint64(w.text, uint64(w.size))
-	}
+	w.text = append(w.text, short...)
 	w.mac.Write(w.text)
 	sum := w.mac.Sum(w.sum[:0])
 	dst = append(dst, "[masked:"...)
