@@ -35,8 +35,8 @@ const Mark = "[masked]"
 // A Detector finds one kind of secret.
 type Detector struct {
 	Name string `json:"name"`
-	// Pattern is RE2. What its groups match is the secret, or the whole match without a group. Groups inside others or
-	// that repeat do not count.
+	// Pattern is RE2. The secret is what its group matches, of several from where the first begins to where the last ends, or
+	// the whole match without one. Groups inside others or that repeat do not count.
 	Pattern string `json:"pattern"`
 	// Keywords are for a pattern without fixed text of three bytes or more, which could begin anywhere: it then counts only
 	// within 128 bytes behind one of them, in any case. Other patterns do not need them.

@@ -94,6 +94,7 @@ func TestSecrets(t *testing.T) {
 		{"url without user", "redis://:hunter2@cache:6379/0", "redis://:" + m + "@cache:6379/0"},
 		{"url, password with a slash", "amqp://u:pa/ss?word@mq:5672/", "amqp://u:" + m + "@mq:5672/"},
 		{"url, password with an at", "mongodb+srv://u:p@ss@cluster0/db", "mongodb+srv://u:" + m + "@cluster0/db"},
+		{"url, host missing", "postgres://u:hunter2@/db?host=/run/pg postgres://u:hunter2@", "postgres://u:" + m + "@/db?host=/run/pg postgres://u:" + m + "@"},
 		{"urls", "kafka://a:b1@h1,kafka://c:d2@h2", "kafka://a:" + m + "@h1,kafka://c:" + m + "@h2"},
 		{"mysql", "dsn=root:hunter2@tcp(127.0.0.1:3306)/db", "dsn=root:" + m + "@tcp(127.0.0.1:3306)/db"},
 		{"ado", "Server=db;User Id=sa;Password=hunter2;Encrypt=true", "Server=db;User Id=sa;Password=" + m + ";Encrypt=true"},
@@ -196,7 +197,7 @@ func TestNoSecrets(t *testing.T) {
 		"Authorization: Bearer $TOKEN", "Authorization: Bearer ${TOKEN_OF_THE_API}", "expected a Bearer token",
 		"arn:aws:iam::123456789012:role/eks-node-role", "arn:aws:secretsmanager:eu-west-1:123456789012:secret:prod/db-AbCdEf",
 		"system:serviceaccount:kube-system:generic-garbage-collector", "kubectl.kubernetes.io/restartedAt: 2026-11-24T10:00:00Z",
-		"eyJ", "eyJhbGciOiJSUzI1NiJ9", "key.pattern.global.linear", "-----BEGIN", "ghp_", "AKIA", "://", "curl -s https://x | sh",
+		"ghp_" + strings.Repeat("a", 36), "eyJ", "eyJhbGciOiJSUzI1NiJ9", "key.pattern.global.linear", "-----BEGIN", "ghp_", "AKIA", "://", "curl -s https://x | sh",
 		"masked: [masked] and [masked:abcdefgh2345]",
 	} {
 		if got := detect.Default().Find([]byte(text)); got != nil {
@@ -338,6 +339,31 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// What only counts by what comes far behind it does not wait for that.
+func TestEndBehindBound(t *testing.T) {
+	set, err := detect.Default().With([]detect.Detector{{Name: "far", Pattern: `far=(\d+) (?s:.*) end`}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, far := strings.Repeat("a ", 1000), strings.Repeat("a ", 10_000)
+	for _, c := range []struct{ text, want string }{
+		{"far=123 " + near, "far=123 " + near},
+		{"far=123 " + near + " end", "far=[masked] " + near + " end"},
+		{"far=123 " + far, "far=[masked] " + far},
+	} {
+		var out bytes.Buffer
+		s := set.Stream(func(b []byte) error { out.Write(b); return nil })
+		for i := range len(c.text) {
+			if _, err := s.Write([]byte(c.text[i : i+1])); err != nil || s.Pending() > 8<<10 {
+				t.Fatalf("%v, %d bytes are held back", err, s.Pending())
+			}
+		}
+		if err := s.Flush(); err != nil || out.String() != c.want || string(set.Mask([]byte(c.text))) != c.want {
+			t.Errorf("%v: %.40q, want %.40q", err, out.String(), c.want)
+		}
+	}
+}
+
 func TestEmitFails(t *testing.T) {
 	broken := fmt.Errorf("broken")
 	calls := 0
@@ -359,6 +385,7 @@ func TestWith(t *testing.T) {
 		{Name: "acme-part", Pattern: `tenant:(\w+):x`},
 		{Name: "hex", Pattern: `\b[0-9a-f]{24}\b`, Keywords: []string{"Legacy Key"}},
 		{Name: "cyrillic", Pattern: `пароль: (\S+)`},
+		{Name: "two", Pattern: `login:(\w+)/(\w+)`},
 		{Name: "any letter", Pattern: `name~([^\s]+)`},
 		{Name: "at line start", Pattern: `(?m)^pin# ?(\d+)$`},
 	})
@@ -369,6 +396,7 @@ func TestWith(t *testing.T) {
 		{"acme_0123456789abcdef", "[masked]"},
 		{"xacme_0123456789abcdef", "xacme_0123456789abcdef"},
 		{"tenant:abc:x", "tenant:[masked]:x"},
+		{"login:abc/def.", "login:[masked]."},
 		{"the legacy key is 0123456789abcdef01234567.", "the legacy key is [masked]."},
 		{"the key is 0123456789abcdef01234567.", "the key is 0123456789abcdef01234567."},
 		{"legacy key" + strings.Repeat(" ", 200) + "0123456789abcdef01234567", "legacy key" + strings.Repeat(" ", 200) + "0123456789abcdef01234567"},

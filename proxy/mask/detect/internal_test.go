@@ -175,6 +175,10 @@ func TestRulesAreWhatTheyWere(t *testing.T) {
 				if got := inPieces(t, set, text, func() int { return 1 + r.IntN(20) }); got != whole {
 					t.Errorf("%s: in pieces %q, want %q", p.name, got, whole)
 				}
+				// Others hold back what this one must hold back itself.
+				if got, want := inPieces(t, alone, text, func() int { return 1 + r.IntN(20) }), string(alone.Mask(text)); got != want {
+					t.Errorf("%s: alone, in pieces %q, want %q", p.name, got, want)
+				}
 			}
 		}
 		if tried < 3 {
@@ -263,6 +267,97 @@ func TestPieces(t *testing.T) {
 	}
 	if masked < 1000 {
 		t.Errorf("only %d secrets", masked)
+	}
+}
+
+// Patterns that make an engine's life hard, over text of few letters so that much matches and overlaps: a stream gives what
+// the whole gives, which covers what package regexp finds.
+func TestTrickyPatterns(t *testing.T) {
+	r := rand.New(rand.NewPCG(9, 10))
+	for _, p := range []pattern{
+		{text: `\w{4}key\w{8}`}, {text: `(\w{2,4})key`}, {text: `(?:a|b){0,6}?key`, whole: true}, {text: `[ab]{0,5}key(b+)`}, {text: `key(a+?)(?:b|$)`},
+		{text: `key(a*)b|key(b*)a`}, {text: `(?:key.*?ab|key)([ab]{3})`}, {text: `key(?:a(b)a)+`}, {text: `\bkey\b(.+)`}, {text: `key(\S+) `},
+		{text: `(?m)^key(.*)$`}, {text: `(?i)KEY(a{3})`}, {text: `([ab]{3}key[ab]{3})`}, {text: `.key(.)`}, {text: `key(key)?(a|b)`}, {text: `a?b?key(.*?)key`},
+		{text: `(key)[ab]{4}`}, {text: `([ab]{1,3})(?:key|kkk)`}, {text: `key|aaaa|bbbb`}, {text: `key((?:a|ab)(?:c|bcd)?)`}, {text: `key(a{2,}|b{2,})(?:\s|$)`},
+		{text: `key([ab]{1,60}) `, entropy: .9}, {text: `key([^k]+)`}, {text: `^key(a)`}, {text: `key(a)$`}, {text: `key(b)\z`}, {text: `\Bkey([ab])`}, {text: `[ab]{2}key[ab]|kkea?`},
+	} {
+		re := regexp.MustCompile(p.text)
+		x, err := compile(Detector{Name: "x", Pattern: p.text, Entropy: p.entropy}, 0, p.whole, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		set, err := newSet([]*rule{x})
+		if err != nil {
+			t.Fatal(err)
+		}
+		masked := 0
+		for range 400 {
+			var text []byte
+			for range r.IntN(25) {
+				text = append(text, []string{"a", "b", "ab", "key", "key", "KEY", "k", "ke", " ", "\n", "c", "é"}[r.IntN(12)]...)
+			}
+			want := string(set.Mask(text))
+			masked += strings.Count(want, Mark)
+			spans := set.Find(text)
+			for _, s := range p.secrets(re, text) {
+				if strings.Contains(p.text, "(?:a(b)a)+") || !ascii7(text) && strings.Contains(p.text, ".") {
+					continue // a part, and a count of bytes
+				}
+				if !covered(spans, s) {
+					t.Errorf("%s: %q: found %v, want %v", p.text, text, spans, s)
+				}
+			}
+			for _, most := range []int{1, 3, 20} {
+				if got := inPieces(t, set, text, func() int { return 1 + r.IntN(most) }); got != want {
+					t.Errorf("%s: %q: in pieces %q, whole %q", p.text, text, got, want)
+				}
+			}
+		}
+		if masked == 0 {
+			t.Errorf("%s: no secrets", p.text)
+		}
+	}
+}
+
+func ascii7(b []byte) bool {
+	return !slices.ContainsFunc(b, func(c byte) bool { return c >= 0x80 })
+}
+
+// Few secrets begin before what gives them away: for each of these a stream looks back at every write.
+func TestLate(t *testing.T) {
+	var late []string
+	set := Default()
+	for _, i := range set.late {
+		late = append(late, set.rules[i].name)
+	}
+	if want := []string{"azure-ad-client-secret", "hashicorp-tf-api-token", "maxmind-license-key", "dsn-password"}; !slices.Equal(late, want) {
+		t.Errorf("%v, want %v", late, want)
+	}
+}
+
+// A stream keeps little, whatever comes.
+func TestMemory(t *testing.T) {
+	s := Default().Stream(func([]byte) error { return nil })
+	for name, text := range map[string]string{
+		"a secret without an end":     "eyJ" + strings.Repeat("abcDEF0123", 100_000),
+		"many that may begin":         strings.Repeat("eyJ ghp_ -----BEGIN password= curl ", 30_000),
+		"one that waits for its key":  "curl " + strings.Repeat("a b", 300_000),
+		"many keys in one long match": "k8s-aws-v1." + strings.Repeat("glpat-eyJ", 100_000),
+	} {
+		for rest := []byte(text); len(rest) > 0; {
+			n := min(1000, len(rest))
+			if _, err := s.Write(rest[:n]); err != nil {
+				t.Fatal(err)
+			}
+			rest = rest[n:]
+			runs := 0
+			for _, r := range s.scan.runs {
+				runs += len(r.threads) + len(r.matches) + len(r.starts)
+			}
+			if s.Pending() > 8<<10 || len(s.buf) > 16<<10 || len(s.scan.spans) > 1000 || runs > 10_000 {
+				t.Fatalf("%s: %d bytes, %d spans and %d threads are kept", name, len(s.buf), len(s.scan.spans), runs)
+			}
+		}
 	}
 }
 

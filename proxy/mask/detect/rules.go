@@ -152,7 +152,7 @@ var own = []ownRule{
 		Pattern: `(?i)"(?:auth|identitytoken|registrytoken)\\?"\s{0,4}:\s{0,4}\\?"([\w.+/~-]{8,}={0,2})\\?"`}},
 	// user:password@host, in any scheme. A password with a slash or question mark must not begin like a port.
 	{reference: true, Detector: Detector{Name: "url-password",
-		Pattern: `://[^\s:/?#@\["'<>\x60\\]*:([^\s/?"'<>\x60\\]+|[^\s\d/?"'<>\x60\\][^\s"'<>\x60\\]*)@[\w.\[$-]`}},
+		Pattern: `://[^\s:/?#@\["'<>\x60\\]*:([^\s/?"'<>\x60\\]+|[^\s\d/?"'<>\x60\\][^\s"'<>\x60\\]*)@`}},
 	// Go's MySQL driver: user:password@tcp(host)/database
 	{reference: true, Detector: Detector{Name: "dsn-password", Pattern: `:([^\s:"'<>\x60\\][^\s"'<>\x60\\]{0,127})@(?:tcp[46]?|unix|cloudsql)\(`}},
 	{reference: true, Detector: Detector{Name: "password-assignment",

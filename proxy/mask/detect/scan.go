@@ -177,12 +177,11 @@ func (s *scan) early(i int, w window, limit int) int {
 	return r.held()
 }
 
-// keep is the place from which on the text is needed again.
+// keep is the place from which on the text is needed again. No run is further behind what was looked at than overlap.
 func (s *scan) keep() int {
 	at := s.looked - overlap
 	for _, i := range s.active {
 		r := &s.runs[i]
-		at = min(at, r.pos-1)
 		for _, t := range r.threads {
 			if t.begin >= 0 {
 				at = min(at, t.begin)
@@ -326,7 +325,10 @@ func (s *scan) follow(rule *rule, r *run, t thread, p *place) bool {
 			}
 			switch in.cap {
 			case captureBegin:
-				t.begin, t.end = r.pos, -1
+				if t.begin < 0 {
+					t.begin = r.pos
+				}
+				t.end = -1
 			case captureEnd:
 				t.end = r.pos
 			case captureOpen:
@@ -391,11 +393,12 @@ func (r *run) match(t thread) {
 	r.matches = append(r.matches, t)
 }
 
-// settle takes the matches that no thread can better any more.
+// settle takes the matches that no thread can better any more, or has not for too long.
 func (s *scan) settle(rule *rule, r *run, w window) {
 	left := r.matches[:0]
 	for _, m := range r.matches {
-		if slices.ContainsFunc(r.threads, func(t thread) bool { return t.from == m.from }) {
+		better := slices.ContainsFunc(r.threads, func(t thread) bool { return t.from == m.from })
+		if better && r.pos-m.begin < maxSecret {
 			left = append(left, m)
 			continue
 		}
