@@ -140,6 +140,18 @@ func TestEveryAlignment(t *testing.T) {
 	}
 }
 
+// Wherever lines are broken, and whatever the first of them begins with.
+func TestBrokenLines(t *testing.T) {
+	for before := range 130 {
+		text := strings.Repeat("q", before) + keyed + strings.Repeat("r", 100)
+		for _, s := range []string{lines(b64(text), "\n"), lines("x"+b64(text), "\n"), lines("xy"+b64(text), "\r\n\t"), "a-long-word-before-it " + lines(b64(b64(text)), "\n    ") + "\nmore"} {
+			if back.Check(s) == nil {
+				t.Errorf("%d bytes before: not found in %q", before, s)
+			}
+		}
+	}
+}
+
 // What is in a cluster and is no mask.
 func TestNoFalseAlarm(t *testing.T) {
 	for _, v := range []any{

@@ -168,7 +168,7 @@ func inflate(b []byte) ([]byte, error) {
 	return out, nil
 }
 
-// release says whether JSON is a release: what all of them have, as Helm's decoder would find it.
+// release says whether b is one JSON value, and a release: what all of them have, as Helm's decoder would find it.
 func release(b []byte) bool {
 	var r struct {
 		Name  string

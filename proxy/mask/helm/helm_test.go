@@ -157,6 +157,10 @@ func TestManifest(t *testing.T) {
 		"carriage return": {"kind: Pod\r---\rkind: Secret\rdata: {a: s3cret}\r", "kind: Pod\n---\nkind: Secret\ndata: {a: \"W3BsYWluXQ==\"}\n"},
 		"config map":      {"kind: ConfigMap\ndata:\n  HOST: db\n  db_password: s3cret\n  id: " + akid + "\nbinaryData: {token: czNjcmV0}\n", "kind: ConfigMap\ndata:\n  HOST: db\n  db_password: \"[plain]\"\n  id: \"[masked]\"\nbinaryData: {token: \"W3BsYWluXQ==\"}\n"},
 		"env":             {"kind: Odd\na: {b: [{env: [{name: TOKEN, value: s3cret}, {value: s3cret, name: TOKEN}, {name: HOST, value: db}, {name: TOKEN, valueFrom: {name: x}}]}]}\n", "kind: Odd\na: {b: [{env: [{name: TOKEN, value: \"[plain]\"}, {value: \"[plain]\", name: TOKEN}, {name: HOST, value: db}, {name: TOKEN, valueFrom: {name: x}}]}]}\n"},
+		"env twice":       {"env: [{name: TOKEN, name: HOST, value: s3cret}, {name: HOST, name: TOKEN, value: s3cret}]\n", "env: [{name: TOKEN, name: HOST, value: \"[plain]\"}, {name: HOST, name: TOKEN, value: \"[plain]\"}]\n"},
+		"env's comments":  {"env:\n  - name: TOKEN\n    # s3cret\n    value: s3cret # s3cret\n", "env:\n  - name: TOKEN\n    value: \"[plain]\"\n"},
+		"map's comments":  {"kind: ConfigMap\ndata:\n  # s3cret\n  token: s3cret # s3cret\n", "kind: ConfigMap\ndata:\n  token: \"[plain]\"\n"},
+		"comment after":   {"kind: Secret\ndata: {a: s3cret} # s3cret\n", "kind: Secret\ndata: {a: \"W3BsYWluXQ==\"}\n"},
 		"last applied":    {"kind: Pod\nmetadata: {annotations: {kubectl.kubernetes.io/last-applied-configuration: '{\"a\": \"s3cret\"}'}}\n", "kind: Pod\nmetadata: {annotations: {kubectl.kubernetes.io/last-applied-configuration: \"[plain]\"}}\n"},
 		"paths":           {"apiVersion: acme.io/v1\nkind: Database\nspec: {users: [{login: s3cret, name: a}], extra: {x: {pin: 1234}, y: {PIN: s3cret}}, login: shown}\n", "apiVersion: acme.io/v1\nkind: Database\nspec: {users: [{login: \"[plain]\", name: a}], extra: {x: {pin: \"[plain]\"}, y: {PIN: \"[plain]\"}}, login: shown}\n"},
 		"no such path":    {"apiVersion: acme.io/v2\nkind: Database\nspec: {users: [{login: shown}]}\n", "apiVersion: acme.io/v2\nkind: Database\nspec: {users: [{login: shown}]}\n"},
@@ -234,7 +238,9 @@ func TestMasksAreOfTheValue(t *testing.T) {
 func TestNotARelease(t *testing.T) {
 	release := `{"name":"web","info":{"status":"deployed"}}`
 	bomb := pack(`{"name":"web","info":{},"config":{"a":"`+strings.Repeat("a", 17<<20)+`"}}`, 2)
-	masks := pack(`{"name":"web","info":{},"config":{"a":[1`+strings.Repeat(",1", 7<<20)+`]}}`, 2)
+	masks := pack(`{"name":"web","info":{},"config":{"a":[1`+strings.Repeat(",1", 25<<10)+`]}}`, 2)
+	opt := options()
+	opt.Plain = func([]byte) string { return strings.Repeat("m", 1<<10) }
 	for name, test := range map[string]struct {
 		payload []byte
 		layers  int
@@ -247,7 +253,7 @@ func TestNotARelease(t *testing.T) {
 		"wrapped lines":         {[]byte(wrap(string(pack(release, 1)))), 1, true, false},
 		"nothing":               {nil, 2, false, false},
 		"a password":            {encode([]byte("hunter2"), 1), 2, false, false},
-		"one layer too few":     {pack(release, 1), 2, false, false},
+		"one layer less":        {pack(release, 1), 2, false, false},
 		"text":                  {[]byte("hello"), 1, false, false},
 		"other JSON":            {encode([]byte(`{"a":1}`), 1), 1, false, false},
 		"other JSON, squeezed":  {pack(`{"a":1}`, 1), 1, true, true},
@@ -261,9 +267,12 @@ func TestNotARelease(t *testing.T) {
 		"masks to too much":     {masks, 2, true, true},
 		"too long":              {encode(make([]byte, 1<<20), 2), 2, true, true},
 	} {
-		out, ok, err := helm.Mask(test.payload, test.layers, options())
+		out, ok, err := helm.Mask(test.payload, test.layers, opt)
 		if ok != test.release || (err != nil) != test.bad || (out != nil) != (ok && err == nil) {
 			t.Errorf("%s: release %v, %d bytes, %v", name, ok, len(out), err)
+		}
+		if errors.Is(err, helm.ErrBounds) != strings.Contains(name, "too ") {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
