@@ -27,7 +27,6 @@ var answers = map[access.Kind]answer{
 	access.Denied:          {http.StatusForbidden, metav1.StatusReasonForbidden},
 	access.NotFound:        {http.StatusNotFound, metav1.StatusReasonNotFound},
 	access.Conflict:        {http.StatusConflict, metav1.StatusReasonConflict},
-	access.Unprocessable:   {http.StatusUnprocessableEntity, metav1.StatusReasonInvalid},
 	access.Limited:         {http.StatusTooManyRequests, metav1.StatusReasonTooManyRequests},
 	access.Unavailable:     {http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable},
 	access.Upstream:        {http.StatusBadGateway, metav1.StatusReasonInternalError},

@@ -27,7 +27,6 @@ func TestEveryKindHasItsAnswer(t *testing.T) {
 		access.Conflict:        {409, metav1.StatusReasonConflict},
 		access.TooLarge:        {413, metav1.StatusReasonRequestEntityTooLarge},
 		access.Media:           {415, metav1.StatusReasonUnsupportedMediaType},
-		access.Unprocessable:   {422, metav1.StatusReasonInvalid},
 		access.Limited:         {429, metav1.StatusReasonTooManyRequests},
 		access.Internal:        {500, metav1.StatusReasonInternalError},
 		access.Upstream:        {502, metav1.StatusReasonInternalError},

@@ -20,7 +20,6 @@ const (
 	Denied          Kind = "denied"          // who asks is known, and may not
 	NotFound        Kind = "not_found"       // no such cluster, session, recording
 	Conflict        Kind = "conflict"        // somebody else was first
-	Unprocessable   Kind = "unprocessable"   // the request reads well, and what it would store must not be stored
 	Limited         Kind = "limited"         // too many; ask again later
 	Unavailable     Kind = "unavailable"     // something we need is away; nothing was done
 	Upstream        Kind = "upstream"        // the cluster answered what must not be passed on
