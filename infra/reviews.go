@@ -118,7 +118,6 @@ func newNotify(st awscdk.Stack, c *Config, s stores, dist string) awslambda.Func
 			Approvals:    *s.approvals.TableName(),
 			PolicyBucket: *s.policy.BucketName(),
 			ReviewsURL:   reviewsURL(c),
-			PagesSecret:  settings.PagesSecret,
 			SlackSecret:  c.Reviews.Slack.Secret,
 			MailFrom:     c.Reviews.Mail.From,
 		},

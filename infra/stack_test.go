@@ -384,7 +384,7 @@ func TestProcessesGetTheirSettings(t *testing.T) {
 			Approvals: "<Approvals>", PolicyBucket: "<Policies>", Workflow: "<Workflow>", ReviewsURL: "https://reviews.example.com",
 		}, function("Review")},
 		{"notify", settings.Notify{
-			Approvals: "<Approvals>", PolicyBucket: "<Policies>", ReviewsURL: "https://reviews.example.com", PagesSecret: "sallyport/pages",
+			Approvals: "<Approvals>", PolicyBucket: "<Policies>", ReviewsURL: "https://reviews.example.com",
 			SlackSecret: "sallyport/slack", MailFrom: "sallyport@example.com",
 		}, function("Notify")},
 		{"callback", settings.Callback{

@@ -70,7 +70,7 @@ func Functions(dir, reviews, slack string) []localaws.Function {
 		{settings.ExchangeFunction, 10, 256, settings.Exchange{Table: settings.Sessions.Name, Approvals: settings.Approvals.Name, PolicyBucket: PolicyBucket}},
 		{settings.ReviewFunction, 10, 512, settings.Review{Approvals: settings.Approvals.Name, PolicyBucket: PolicyBucket, Workflow: workflowARN, ReviewsURL: reviews}},
 		{settings.NotifyFunction, 30, 256, settings.Notify{Approvals: settings.Approvals.Name, PolicyBucket: PolicyBucket, ReviewsURL: reviews,
-			PagesSecret: settings.PagesSecret, SlackSecret: settings.SlackSecret, SlackURL: slack, MailFrom: mailFrom}},
+			SlackSecret: settings.SlackSecret, SlackURL: slack, MailFrom: mailFrom}},
 		{settings.CallbackFunction, 10, 256, settings.Callback{Approvals: settings.Approvals.Name, PolicyBucket: PolicyBucket, ReviewsURL: reviews,
 			PagesSecret: settings.PagesSecret, SlackSecret: settings.SlackSecret, SlackURL: slack}},
 	} {

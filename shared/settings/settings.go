@@ -126,7 +126,6 @@ type Notify struct {
 	Approvals    string `env:"SALLYPORT_APPROVALS_TABLE"`
 	PolicyBucket string `env:"SALLYPORT_POLICY_BUCKET"`
 	ReviewsURL   string `env:"SALLYPORT_REVIEWS_URL"`
-	PagesSecret  string `env:"SALLYPORT_PAGES_SECRET"`          // name of the secret
 	SlackSecret  string `env:"SALLYPORT_SLACK_SECRET,optional"` // name of the secret
 	SlackURL     string `env:"SALLYPORT_SLACK_URL,optional"`    // Slack's API; its own when empty
 	MailFrom     string `env:"SALLYPORT_MAIL_FROM,optional"`    // an address that SES may send as
@@ -137,7 +136,7 @@ type Callback struct {
 	Approvals    string `env:"SALLYPORT_APPROVALS_TABLE"`
 	PolicyBucket string `env:"SALLYPORT_POLICY_BUCKET"`
 	ReviewsURL   string `env:"SALLYPORT_REVIEWS_URL"`
-	PagesSecret  string `env:"SALLYPORT_PAGES_SECRET"`
+	PagesSecret  string `env:"SALLYPORT_PAGES_SECRET"` // name of the secret
 	SlackSecret  string `env:"SALLYPORT_SLACK_SECRET,optional"`
 	SlackURL     string `env:"SALLYPORT_SLACK_URL,optional"`
 }
