@@ -46,7 +46,13 @@ func reviewsURL(c *Config) string { return "https://" + c.Reviews.Host }
 // way, so that nothing here needs what needs it: review starts the workflow, the workflow calls notify, and callback, which
 // nothing but the front calls, ends the workflow's task.
 func newReviews(st awscdk.Stack, c *Config, s stores, dist string) reviews {
-	pages := newKey(st, "Pages", settings.PagesSecret, "Seals the cookies and links of the reviewers' pages")
+	pages := awssecretsmanager.NewSecret(st, str("Pages"), &awssecretsmanager.SecretProps{
+		SecretName: str(settings.PagesSecret), Description: str("Seals the cookies and links of the reviewers' pages"),
+		GenerateSecretString: &awssecretsmanager.SecretStringGenerator{
+			SecretStringTemplate: str("{}"), GenerateStringKey: str("key"), PasswordLength: num(64), ExcludePunctuation: yes,
+		},
+		RemovalPolicy: awscdk.RemovalPolicy_RETAIN,
+	})
 	var r reviews
 	r.notify = newNotify(st, c, s, dist)
 	r.workflow = newWorkflow(st, c, r.notify)
@@ -112,7 +118,6 @@ func newNotify(st awscdk.Stack, c *Config, s stores, dist string) awslambda.Func
 			Approvals:    *s.approvals.TableName(),
 			PolicyBucket: *s.policy.BucketName(),
 			ReviewsURL:   reviewsURL(c),
-			PagesSecret:  settings.PagesSecret,
 			SlackSecret:  c.Reviews.Slack.Secret,
 			MailFrom:     c.Reviews.Mail.From,
 		},

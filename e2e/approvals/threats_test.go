@@ -500,18 +500,10 @@ func TestA15AProxyThatLies(t *testing.T) {
 		"another cluster":       func(r map[string]any) { r["cluster"] = "other" },
 		"another approval":      func(r map[string]any) { r["approval"] = strings.Repeat("a", 26) },
 		"no approval":           func(r map[string]any) { r["approval"] = "" },
-		"another target": func(r map[string]any) {
-			r["evidence"] = map[string]any{"live": json.RawMessage(strings.Replace(string(object), `"uid": "`, `"uid": "x`, 1))}
-		},
-		"a target that is gone": func(r map[string]any) { r["evidence"] = map[string]any{"missing": true} },
 	} {
 		copied := map[string]any{}
 		for k, v := range good["redeem"].(map[string]any) {
 			copied[k] = v
-		}
-		// Drift withdraws an approval, which is right, so those two get one of their own.
-		if strings.Contains(what, "target") {
-			continue
 		}
 		change(copied)
 		if out := broker(t, s, "sallyport-exchange", map[string]any{"redeem": copied}); out["token"] != nil || out["error"] == nil {
@@ -526,6 +518,24 @@ func TestA15AProxyThatLies(t *testing.T) {
 	}
 	if out := broker(t, s, "sallyport-exchange", good); out["token"] != nil {
 		t.Error("twice")
+	}
+	// Evidence of another target withdraws the approval, so each case has one of its own.
+	for what, change := range map[string]func(object string) map[string]any{
+		"another target": func(object string) map[string]any {
+			return map[string]any{"live": json.RawMessage(strings.Replace(object, `"uid": "`, `"uid": "x`, 1))}
+		},
+		"a target that is gone": func(string) map[string]any { return map[string]any{"missing": true} },
+	} {
+		name, target := configMap(t, s, "a15-")
+		id := ahead(t, agent, "DELETE", target, "", "")
+		ana.Approve(t, id)
+		object := live(t, s, name)
+		lie := redeem(s, agent, id, "DELETE", target, object)
+		lie["redeem"].(map[string]any)["evidence"] = change(string(object))
+		if out := broker(t, s, "sallyport-exchange", lie); out["token"] != nil || out["error"] == nil {
+			t.Errorf("%s: %v", what, out)
+		}
+		ana.Reached(t, id, "withdrawn")
 	}
 	// A reviewer sees what the broker computed, whatever the proxy says it is: there is nothing else to say it with.
 	open := map[string]any{"open": map[string]any{"subject_token": agent.Token, "cluster": s.Cluster.Name, "raw": map[string]any{"method": "DELETE", "target": "/api/v1/namespaces/dev/pods/x"},

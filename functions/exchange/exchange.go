@@ -35,7 +35,6 @@ type approvals interface {
 }
 
 type broker struct {
-	masks     *maskKeys
 	keeper    *inforce.Keeper
 	sessions  sessions
 	approvals approvals
@@ -63,7 +62,7 @@ func (b *broker) exchange(ctx context.Context, req wire.Exchange) wire.Answer {
 	token, outcome := b.issue(ctx, req)
 	attrs := []any{"cluster", req.Audience, "token_sha256", outcome.token, "agent", outcome.agent}
 	if outcome.err != nil {
-		b.log.WarnContext(ctx, "exchange refused", append(attrs, why(outcome.err)...)...)
+		b.log.WarnContext(ctx, "exchange refused", append(attrs, inforce.Why(outcome.err)...)...)
 		return wire.Refuse(outcome.err)
 	}
 	b.log.InfoContext(ctx, "exchange", append(attrs, "session", token.Session.ID, "tier", token.Session.Tier, "name", token.Session.Name, "expires_in", token.ExpiresIn)...)
@@ -74,16 +73,6 @@ func (b *broker) exchange(ctx context.Context, req wire.Exchange) wire.Answer {
 type outcome struct {
 	token, agent string
 	err          error
-}
-
-// why is an error for the log.
-func why(err error) []any {
-	e := access.AsError(err)
-	attrs := []any{"kind", e.Kind, "message", e.Message}
-	if e.Cause != nil {
-		attrs = append(attrs, "cause", e.Cause.Error())
-	}
-	return attrs
 }
 
 func (b *broker) issue(ctx context.Context, req wire.Exchange) (*wire.Token, outcome) {
@@ -138,18 +127,12 @@ func (b *broker) issue(ctx context.Context, req wire.Exchange) (*wire.Token, out
 	if err != nil {
 		return fail(err)
 	}
-	key, err := b.masks.of(ctx, session.ID)
-	if err != nil {
-		return fail(err)
-	}
 	// The session ends when it ends: a credential that AWS lets live longer is not used longer by the proxy.
 	cred, err := b.roles.Assume(ctx, tier, session, "", min(g.Policy.Sessions.Credential, session.Ends.Sub(now)))
 	if err != nil {
 		return fail(err)
 	}
-	token := answer(cred, session, cluster, endpoint, now)
-	token.MaskKey = key
-	return token, o
+	return answer(cred, session, cluster, endpoint, now), o
 }
 
 // answer is a credential on its way to the proxy.

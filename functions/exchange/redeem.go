@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"regexp"
 	"slices"
 	"time"
 
@@ -23,16 +22,13 @@ const (
 	undoUntil = time.Minute
 )
 
-// label is what a name that the proxy gives may look like: it ends up in pages, records and tags.
-var label = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
-
 // redeem turns an approval into the credentials of its tier, for one request.
 func (b *broker) redeem(ctx context.Context, req wire.Redeem) wire.Answer {
 	r := redemption{Redeem: req, now: b.now().UTC().Truncate(time.Millisecond)}
 	token, err := b.mint(ctx, &r)
 	attrs := []any{"cluster", req.Cluster, "approval", req.Approval, "request", req.Request, "token_sha256", r.token, "agent", r.principal.Agent}
 	if err != nil {
-		b.log.WarnContext(ctx, "redeem refused", append(attrs, why(err)...)...)
+		b.log.WarnContext(ctx, "redeem refused", append(attrs, inforce.Why(err)...)...)
 		return wire.Refuse(err)
 	}
 	b.log.InfoContext(ctx, "redeem", append(attrs, "session", token.Session.ID, "tier", token.Tier, "name", token.Session.Name, "state", token.Approval.State, "expires_in", token.ExpiresIn)...)
@@ -53,7 +49,7 @@ func (b *broker) mint(ctx context.Context, r *redemption) (*wire.Token, error) {
 	switch {
 	case r.SubjectToken == "":
 		return nil, access.Errorf(access.Unauthenticated, "subject_token is missing: send the agent's own OIDC token")
-	case !label.MatchString(r.Approval), !label.MatchString(r.Session), !label.MatchString(r.Request):
+	case !inforce.Label.MatchString(r.Approval), !inforce.Label.MatchString(r.Session), !inforce.Label.MatchString(r.Request):
 		return nil, access.Errorf(access.Invalid, "approval, session and request must be names of up to 64 letters, digits, hyphens and underscores")
 	}
 	g, err := b.keeper.Latest(ctx)
@@ -153,6 +149,6 @@ func (b *broker) undo(ctx context.Context, id string, use access.Use, cause erro
 	if err == nil {
 		return cause
 	}
-	b.log.ErrorContext(ctx, "an approval was spent and cannot be given back; its outcome will be unknown", append([]any{"approval", id, "request", use.Request}, why(err)...)...)
+	b.log.ErrorContext(ctx, "an approval was spent and cannot be given back; its outcome will be unknown", append([]any{"approval", id, "request", use.Request}, inforce.Why(err)...)...)
 	return access.Errorf(access.Unavailable, "the credential that the approval is for could not be had, and the approval could not be given back: it may count as used, with an outcome nobody knows. Nothing was forwarded; ask again").Because(cause)
 }

@@ -9,6 +9,7 @@ import (
 
 	wire "sallyport/shared/broker"
 
+	"sallyport/functions/inforce"
 	"sallyport/shared/access"
 	"sallyport/shared/approval"
 	"sallyport/shared/mail"
@@ -229,11 +230,11 @@ func (n *notifier) send(ctx context.Context, a access.Approval, jobs []job) []re
 			if err == nil && j.key != "" && !j.before {
 				// Not to be told that something was sent may send it twice, which is better than never.
 				if err := n.approvals.PutSent(ctx, a.ID, j.key, ref); err != nil {
-					n.log.WarnContext(ctx, "what was sent could not be written down", append([]any{"approval", a.ID, "channel", j.by}, why(err)...)...)
+					n.log.WarnContext(ctx, "what was sent could not be written down", append([]any{"approval", a.ID, "channel", j.by}, inforce.Why(err)...)...)
 				}
 			}
 			if err != nil && !j.absent {
-				n.log.WarnContext(ctx, "a channel failed", append([]any{"approval", a.ID, "channel", j.by}, why(err)...)...)
+				n.log.WarnContext(ctx, "a channel failed", append([]any{"approval", a.ID, "channel", j.by}, inforce.Why(err)...)...)
 			}
 			ended <- done{i, err}
 		})
@@ -255,7 +256,7 @@ func (n *notifier) send(ctx context.Context, a access.Approval, jobs []job) []re
 				}
 				return nil
 			}); err != nil {
-				n.log.WarnContext(ctx, "that somebody was reached could not be written down yet", append([]any{"approval", a.ID}, why(err)...)...)
+				n.log.WarnContext(ctx, "that somebody was reached could not be written down yet", append([]any{"approval", a.ID}, inforce.Why(err)...)...)
 			}
 		}
 	}

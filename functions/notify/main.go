@@ -85,13 +85,13 @@ func start(ctx context.Context, log *slog.Logger) (*notifier, error) {
 			return aws.ToString(out.SecretString), nil
 		}, time.Now)}
 		if _, err := n.chat.secrets.Get(ctx); err != nil {
-			log.Error("Slack cannot be used", why(err)...)
+			log.Error("Slack cannot be used", inforce.Why(err)...)
 		}
 	}
 	if set.MailFrom != "" {
 		sender, err := mail.New(sesv2.NewFromConfig(cfg), set.MailFrom)
 		if err != nil {
-			log.Error("mail cannot be used", why(err)...)
+			log.Error("mail cannot be used", inforce.Why(err)...)
 			n.post = broken{err}
 		} else {
 			n.post = sender

@@ -84,7 +84,7 @@ func newAccount(t *testing.T) *account {
 	const bucket = "sallyport-policy"
 	function := func(name, table string) aws.Function {
 		return aws.Function{Role: "arn:aws:iam::" + aws.DefaultAccountID + ":role/notify", Function: lambda.Function{Name: name, Binary: os.Args[0], Timeout: 30 * time.Second,
-			Env: settings.Environment(settings.Notify{Approvals: table, PolicyBucket: bucket, ReviewsURL: "https://reviews.example.com", PagesSecret: settings.PagesSecret,
+			Env: settings.Environment(settings.Notify{Approvals: table, PolicyBucket: bucket, ReviewsURL: "https://reviews.example.com",
 				SlackSecret: settings.SlackSecret, SlackURL: a.slack.URL, MailFrom: "approvals@example.com"})}}
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

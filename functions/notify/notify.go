@@ -113,19 +113,9 @@ func (n *notifier) report(ctx context.Context, id string, err error) error {
 		n.log.InfoContext(ctx, "the approval is over already", "approval", id)
 		return decided
 	}
-	n.log.ErrorContext(ctx, "nothing was told, or not all", append([]any{"approval", id}, why(err)...)...)
+	n.log.ErrorContext(ctx, "nothing was told, or not all", append([]any{"approval", id}, inforce.Why(err)...)...)
 	e := access.AsError(err)
 	return messages.InvokeResponse_Error{Type: "Notify." + string(e.Kind), Message: e.Message}
-}
-
-// why is an error for the log.
-func why(err error) []any {
-	e := access.AsError(err)
-	attrs := []any{"kind", e.Kind, "message", e.Message}
-	if e.Cause != nil {
-		attrs = append(attrs, "cause", e.Cause.Error())
-	}
-	return attrs
 }
 
 // clock is the time that is stored: in milliseconds, so that it is read back as it was written.

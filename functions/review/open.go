@@ -36,7 +36,7 @@ func (d *desk) open(ctx context.Context, req wire.Open) wire.ReviewAnswer {
 	attrs := []any{"cluster", q.Cluster, "token_sha256", q.id.Token, "agent", q.id.Principal.Agent, "rule", q.ruling.Decision.Rule,
 		"verb", q.ruling.Action.Verb, "resource", q.ruling.Action.Resource, "namespace", q.ruling.Action.Namespace}
 	if err != nil {
-		d.log.WarnContext(ctx, "ask refused", append(attrs, why(err)...)...)
+		d.log.WarnContext(ctx, "ask refused", append(attrs, inforce.Why(err)...)...)
 		return refuse(err)
 	}
 	if !q.Peek {
@@ -104,7 +104,7 @@ func (d *desk) judge(ctx context.Context, q *question) error {
 	switch {
 	case q.SubjectToken == "":
 		return access.Errorf(access.Unauthenticated, "subject_token is missing: send the agent's own OIDC token")
-	case q.Session != "" && !label.MatchString(q.Session), !label.MatchString(q.Request):
+	case q.Session != "" && !inforce.Label.MatchString(q.Session), !inforce.Label.MatchString(q.Request):
 		return access.Errorf(access.Invalid, "session and request must be names of up to 64 letters, digits, hyphens and underscores")
 	}
 	g, _, err := d.keeper.InForce(ctx)

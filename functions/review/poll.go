@@ -31,7 +31,7 @@ const maxPolled = 5000
 func (d *desk) poll(ctx context.Context, req wire.Poll) wire.ReviewAnswer {
 	state, err := d.state(ctx, req)
 	if err != nil {
-		d.log.WarnContext(ctx, "poll refused", why(err)...)
+		d.log.WarnContext(ctx, "poll refused", inforce.Why(err)...)
 		return refuse(err)
 	}
 	return wire.ReviewAnswer{State: &state}
@@ -65,7 +65,7 @@ func (d *desk) approve(ctx context.Context, req wire.Poll, now time.Time, s *wir
 		ids = append(ids, o.Approval)
 	}
 	slices.Sort(ids)
-	ids = slices.DeleteFunc(slices.Compact(ids), func(id string) bool { return !label.MatchString(id) })
+	ids = slices.DeleteFunc(slices.Compact(ids), func(id string) bool { return !inforce.Label.MatchString(id) })
 	if len(ids) > maxPolled {
 		return access.Errorf(access.Invalid, "a poll asks about at most %d approvals; this one asks about %d", maxPolled, len(ids))
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"log/slog"
-	"regexp"
 	"sync"
 	"time"
 
@@ -60,16 +59,3 @@ func refuse(err error) wire.ReviewAnswer { return wire.ReviewAnswer{Error: wire.
 
 // clock is the time that is stored: in milliseconds, so that it is read back as it was written.
 func (d *desk) clock() time.Time { return d.now().UTC().Truncate(time.Millisecond) }
-
-// label is what a name that the proxy gives may look like: it ends up in pages, records and tags.
-var label = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
-
-// why is an error for the log.
-func why(err error) []any {
-	e := access.AsError(err)
-	attrs := []any{"kind", e.Kind, "message", e.Message}
-	if e.Cause != nil {
-		attrs = append(attrs, "cause", e.Cause.Error())
-	}
-	return attrs
-}

@@ -12,6 +12,7 @@ import (
 
 	wire "sallyport/shared/broker"
 
+	"sallyport/functions/inforce"
 	"sallyport/shared/access"
 )
 
@@ -77,7 +78,7 @@ func (d *desk) run(ctx context.Context, a access.Approval, state access.Approval
 		return nil
 	}); err != nil {
 		// It runs. Who finds it uncounted starts it once more under the same name, which starts nothing.
-		d.log.WarnContext(ctx, "the start of a workflow was not counted", append([]any{"approval", a.ID}, why(err)...)...)
+		d.log.WarnContext(ctx, "the start of a workflow was not counted", append([]any{"approval", a.ID}, inforce.Why(err)...)...)
 	}
 	return nil
 }

@@ -122,8 +122,10 @@ func (p *pass) about(a broker.Approval, e *access.Error) *access.Error {
 }
 
 func (p *pass) causes(a broker.Approval) []access.Reason {
-	all := []access.Reason{{Type: "Rule", Message: p.facts.Decision.Rule}, {Type: "Approval", Message: a.ID}, {Type: "State", Message: string(a.State)},
-		{Type: "Expires", Message: a.Expires.UTC().Format(time.RFC3339)}}
+	all := []access.Reason{{Type: "Rule", Message: p.facts.Decision.Rule}, {Type: "Approval", Message: a.ID}, {Type: "Expires", Message: a.Expires.UTC().Format(time.RFC3339)}}
+	if a.State != "" {
+		all = append(all, access.Reason{Type: "State", Message: string(a.State)})
+	}
 	if !a.Until.IsZero() {
 		all = append(all, access.Reason{Type: "Until", Message: a.Until.UTC().Format(time.RFC3339)})
 	}

@@ -250,11 +250,11 @@ func TestHeldBodiesAreCapped(t *testing.T) {
 	}()
 	client := http1(r)
 	refused := make(chan *http.Response, 12)
-	for range 12 { // 12 times 3 MiB that never arrive
+	for i := range 12 { // 12 times 3 MiB that never arrive, each in a run of its own: it is the agent that is limited
 		body, hold := io.Pipe()
 		ends = append(ends, hold)
 		req, _ := http.NewRequest(http.MethodPost, r.URL+deployments, body)
-		req.Header = good("hog", "Content-Type", "application/json")
+		req.Header = good(fmt.Sprintf("hog#%d", i), "Content-Type", "application/json")
 		go func() {
 			if res, err := client.Do(req); err == nil {
 				res.Body.Close()

@@ -390,7 +390,7 @@ func (p *pass) body(w http.ResponseWriter, r *http.Request) (b []byte, release f
 	if size < 0 {
 		size = MaxBody // it does not say
 	}
-	give, err := p.gate.bodies.take(p.facts.Principal.Key(), size)
+	give, err := p.gate.bodies.take(agent(p.facts.Principal), size)
 	if err != nil {
 		return nil, nil, err
 	}

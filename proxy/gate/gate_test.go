@@ -178,7 +178,11 @@ func (verifier) Known(token string) bool { return strings.HasPrefix(token, "good
 func (verifier) Verify(_ context.Context, token string) (identity.Identity, error) {
 	id := identity.Identity{Expires: time.Now().Add(time.Hour)}
 	kind, agent, _ := strings.Cut(token, ":")
+	agent, run, _ := strings.Cut(agent, "#")
 	id.Principal = access.Principal{Issuer: "https://i", Subject: agent, Agent: agent}
+	if run != "" {
+		id.Principal.Run = map[string]string{"run_id": run}
+	}
 	switch kind {
 	case "good":
 		id.Principal.Groups = []string{"observers"}

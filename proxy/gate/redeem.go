@@ -57,7 +57,9 @@ func (p *pass) redeem(ctx context.Context) error {
 		case access.Unavailable, access.Internal:
 			p.yes.redeemed = true // perhaps; what is certain is that nothing is forwarded, and the broker is told that
 		}
-		return p.about(p.yes.Approval, access.AsError(err))
+		refused := p.yes.Approval
+		refused.State = "" // it was approved when the gate tried; what it is now the broker knows, and says
+		return p.about(refused, access.AsError(err))
 	}
 	p.yes.redeemed = true
 	if t.Approval == nil || t.Approval.ID != p.yes.ID {

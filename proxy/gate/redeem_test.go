@@ -73,6 +73,9 @@ func TestDrift(t *testing.T) {
 			if res.StatusCode != test.code || (len(r.changes(t)) == 1) != (test.code == 200) {
 				t.Errorf("got %d %q; %d passed", res.StatusCode, s.Message, len(r.changes(t)))
 			}
+			if test.code == 409 && (causes(s)["Approval"] == "" || causes(s)["State"] != "") {
+				t.Errorf("a withdrawn approval is told with %v", causes(s))
+			}
 		})
 	}
 }

@@ -43,7 +43,6 @@ const (
 // Secrets in Secrets Manager.
 const (
 	SlackSecret = "sallyport/slack" // {"signing_secret", "bot_token"}
-	MaskSecret  = "sallyport/mask"  // {"key"}: the same; the masks' keys are derived from it
 	PagesSecret = "sallyport/pages" // {"key"}: 32 random bytes or more, any characters; seals cookies and links
 )
 
@@ -112,7 +111,6 @@ type Exchange struct {
 	Table        string `env:"SALLYPORT_TABLE"`
 	Approvals    string `env:"SALLYPORT_APPROVALS_TABLE"`
 	PolicyBucket string `env:"SALLYPORT_POLICY_BUCKET"`
-	MaskSecret   string `env:"SALLYPORT_MASK_SECRET"` // name of the secret
 }
 
 // Review is what function review is told.
@@ -128,7 +126,6 @@ type Notify struct {
 	Approvals    string `env:"SALLYPORT_APPROVALS_TABLE"`
 	PolicyBucket string `env:"SALLYPORT_POLICY_BUCKET"`
 	ReviewsURL   string `env:"SALLYPORT_REVIEWS_URL"`
-	PagesSecret  string `env:"SALLYPORT_PAGES_SECRET"`          // name of the secret
 	SlackSecret  string `env:"SALLYPORT_SLACK_SECRET,optional"` // name of the secret
 	SlackURL     string `env:"SALLYPORT_SLACK_URL,optional"`    // Slack's API; its own when empty
 	MailFrom     string `env:"SALLYPORT_MAIL_FROM,optional"`    // an address that SES may send as
@@ -139,7 +136,7 @@ type Callback struct {
 	Approvals    string `env:"SALLYPORT_APPROVALS_TABLE"`
 	PolicyBucket string `env:"SALLYPORT_POLICY_BUCKET"`
 	ReviewsURL   string `env:"SALLYPORT_REVIEWS_URL"`
-	PagesSecret  string `env:"SALLYPORT_PAGES_SECRET"`
+	PagesSecret  string `env:"SALLYPORT_PAGES_SECRET"` // name of the secret
 	SlackSecret  string `env:"SALLYPORT_SLACK_SECRET,optional"`
 	SlackURL     string `env:"SALLYPORT_SLACK_URL,optional"`
 }
