@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslambda"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awslogs"
 	"github.com/aws/aws-cdk-go/awscdk/v2/awss3"
+	"github.com/aws/aws-cdk-go/awscdk/v2/awssecretsmanager"
 	"github.com/aws/constructs-go/constructs/v10"
 
 	"sallyport/shared/settings"
@@ -42,6 +43,17 @@ func newFunction(st awscdk.Stack, dist string, f function) awslambda.Function {
 	})
 }
 
+// newKey is a secret that is made once and that nobody needs to know: {"key": 64 random letters and digits}.
+func newKey(st awscdk.Stack, id, name, what string) awssecretsmanager.Secret {
+	return awssecretsmanager.NewSecret(st, &id, &awssecretsmanager.SecretProps{
+		SecretName: &name, Description: &what,
+		GenerateSecretString: &awssecretsmanager.SecretStringGenerator{
+			SecretStringTemplate: str("{}"), GenerateStringKey: str("key"), PasswordLength: num(64), ExcludePunctuation: yes,
+		},
+		RemovalPolicy: awscdk.RemovalPolicy_RETAIN,
+	})
+}
+
 // readPolicy lets a function find the policy in force by itself: the objects, and the versions of the newest first, which
 // a function that starts walks back through when the newest does not load.
 func readPolicy(role awsiam.Role, bucket awss3.Bucket) {
@@ -69,6 +81,8 @@ func newExchange(st awscdk.Stack, c *Config, s stores, dist string) awslambda.Fu
 	for _, cl := range c.Rules.Clusters {
 		clusters = append(clusters, str(fmt.Sprintf("arn:%s:eks:%s:%s:cluster/%s", partition(c.Region), cl.Region, c.Account, cl.Name)))
 	}
+	masks := newKey(st, "Masks", settings.MaskSecret, "What masks of secrets are made with, a key a session")
+	role.AddToPolicy(allow("Masks", strs("secretsmanager:GetSecretValue"), masks.SecretArn()))
 	role.AddToPolicy(allow("Tiers", strs("sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"), tiers...))
 	role.AddToPolicy(allow("Clusters", strs("eks:DescribeCluster"), clusters...))
 
@@ -80,6 +94,7 @@ func newExchange(st awscdk.Stack, c *Config, s stores, dist string) awslambda.Fu
 			Table:        *s.sessions.TableName(),
 			Approvals:    *s.approvals.TableName(),
 			PolicyBucket: *s.policy.BucketName(),
+			MaskSecret:   settings.MaskSecret,
 		},
 	})
 }

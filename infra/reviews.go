@@ -46,13 +46,7 @@ func reviewsURL(c *Config) string { return "https://" + c.Reviews.Host }
 // way, so that nothing here needs what needs it: review starts the workflow, the workflow calls notify, and callback, which
 // nothing but the front calls, ends the workflow's task.
 func newReviews(st awscdk.Stack, c *Config, s stores, dist string) reviews {
-	pages := awssecretsmanager.NewSecret(st, str("Pages"), &awssecretsmanager.SecretProps{
-		SecretName: str(settings.PagesSecret), Description: str("Seals the cookies and links of the reviewers' pages"),
-		GenerateSecretString: &awssecretsmanager.SecretStringGenerator{
-			SecretStringTemplate: str("{}"), GenerateStringKey: str("key"), PasswordLength: num(64), ExcludePunctuation: yes,
-		},
-		RemovalPolicy: awscdk.RemovalPolicy_RETAIN,
-	})
+	pages := newKey(st, "Pages", settings.PagesSecret, "Seals the cookies and links of the reviewers' pages")
 	var r reviews
 	r.notify = newNotify(st, c, s, dist)
 	r.workflow = newWorkflow(st, c, r.notify)

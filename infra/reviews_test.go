@@ -72,7 +72,10 @@ func TestOneHolder(t *testing.T) {
 		{"invokes notify", func(r right) bool { return r.action == "lambda:InvokeFunction" && r.resource == "<Notify>" }, []string{"<WorkflowRole>"}},
 		{"invokes callback", func(r right) bool { return r.action == "lambda:InvokeFunction" && r.resource == "<Callback>" }, nil},
 		{"reads the pages' secret", func(r right) bool { return strings.HasPrefix(r.action, "secretsmanager:") && r.resource == "<Pages>" }, []string{"<CallbackRole>"}},
-		{"reads another secret", func(r right) bool { return strings.HasPrefix(r.action, "secretsmanager:") && r.resource != "<Pages>" }, []string{"<CallbackRole>", "<NotifyRole>"}},
+		{"reads the masks' secret", func(r right) bool { return strings.HasPrefix(r.action, "secretsmanager:") && r.resource == "<Masks>" }, []string{"<ExchangeRole>"}},
+		{"reads another secret", func(r right) bool {
+			return strings.HasPrefix(r.action, "secretsmanager:") && r.resource != "<Pages>" && r.resource != "<Masks>"
+		}, []string{"<CallbackRole>", "<NotifyRole>"}},
 		{"reads a task's token", func(r right) bool { return reads(r, "task") }, []string{"<CallbackRole>"}},
 		{"leaves a task's token", func(r right) bool { return writes(r, "task") }, []string{"<NotifyRole>"}},
 		{"reads a mail's link", func(r right) bool { return reads(r, "link") }, []string{"<CallbackRole>"}},
@@ -377,16 +380,23 @@ func TestPolicyIsAnnounced(t *testing.T) {
 	}
 }
 
-func TestPagesSecret(t *testing.T) {
-	_, s := stack(t).one(t, "AWS::SecretsManager::Secret", "")
-	if d := cmp.Diff(map[string]any{
-		"Name": settings.PagesSecret, "Description": "Seals the cookies and links of the reviewers' pages",
-		"GenerateSecretString": map[string]any{"SecretStringTemplate": "{}", "GenerateStringKey": "key", "PasswordLength": 64.0, "ExcludePunctuation": true},
-	}, s.Properties); d != "" {
-		t.Error(d)
-	}
-	if s.DeletionPolicy != "Retain" {
-		t.Error("the secret goes with the stack")
+// Keys are made once, by nobody, and outlive the stack.
+func TestKeys(t *testing.T) {
+	tpl := stack(t)
+	for id, want := range map[string][2]string{
+		"Pages": {settings.PagesSecret, "Seals the cookies and links of the reviewers' pages"},
+		"Masks": {settings.MaskSecret, "What masks of secrets are made with, a key a session"},
+	} {
+		_, s := tpl.one(t, "AWS::SecretsManager::Secret", id)
+		if d := cmp.Diff(map[string]any{
+			"Name": want[0], "Description": want[1],
+			"GenerateSecretString": map[string]any{"SecretStringTemplate": "{}", "GenerateStringKey": "key", "PasswordLength": 64.0, "ExcludePunctuation": true},
+		}, s.Properties); d != "" {
+			t.Error(d)
+		}
+		if s.DeletionPolicy != "Retain" {
+			t.Errorf("secret %s goes with the stack", id)
+		}
 	}
 }
 
@@ -444,7 +454,7 @@ func TestChannelsLeftOut(t *testing.T) {
 	}
 	tpl = load(func(c *Config) { c.Reviews.Slack.Secret = "" })
 	for _, r := range rights(t, tpl) {
-		if strings.HasPrefix(r.action, "secretsmanager:") && r.resource != "<Pages>" {
+		if strings.HasPrefix(r.action, "secretsmanager:") && r.resource != "<Pages>" && r.resource != "<Masks>" {
 			t.Errorf("without Slack %s may %s of %s", r.role, r.action, r.resource)
 		}
 	}

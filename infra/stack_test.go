@@ -242,6 +242,7 @@ func TestRights(t *testing.T) {
 		"<ExchangeRole>: logs:CreateLogStream logs:PutLogEvents on <ExchangeLog>",
 		"<ExchangeRole>: s3:GetObject s3:GetObjectVersion on <Policies>/policy/*",
 		"<ExchangeRole>: s3:ListBucketVersions on <Policies> if map[StringEquals:map[s3:prefix:policy/current.yaml]]",
+		"<ExchangeRole>: secretsmanager:GetSecretValue on <Masks>",
 		"<ExchangeRole>: sts:AssumeRole sts:SetSourceIdentity sts:TagSession on arn:aws:iam::111122223333:role/sallyport/develop arn:aws:iam::111122223333:role/sallyport/maintain arn:aws:iam::111122223333:role/sallyport/observe arn:aws:iam::111122223333:role/sallyport/operate",
 		"<ExchangeRole>: xray:PutTelemetryRecords xray:PutTraceSegments on *",
 		"<NotifyRole>: dynamodb:DeleteItem on <Approvals>" + keys("grants#*"),
@@ -379,7 +380,7 @@ func TestProcessesGetTheirSettings(t *testing.T) {
 			Listen: ":8443", MetricsListen: ":9090", ExchangeFunction: "<Exchange>", ReviewFunction: "<Review>", PolicyBucket: "<Policies>",
 			RecordingsBucket: "<Recordings>", Drain: "100s", TrustForwardedFor: "true",
 		}, proxy},
-		{"exchange", settings.Exchange{Table: "<Sessions>", Approvals: "<Approvals>", PolicyBucket: "<Policies>"}, function("Exchange")},
+		{"exchange", settings.Exchange{Table: "<Sessions>", Approvals: "<Approvals>", PolicyBucket: "<Policies>", MaskSecret: settings.MaskSecret}, function("Exchange")},
 		{"review", settings.Review{
 			Approvals: "<Approvals>", PolicyBucket: "<Policies>", Workflow: "<Workflow>", ReviewsURL: "https://reviews.example.com",
 		}, function("Review")},

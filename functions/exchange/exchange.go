@@ -35,6 +35,7 @@ type approvals interface {
 }
 
 type broker struct {
+	masks     *maskKeys
 	keeper    *inforce.Keeper
 	sessions  sessions
 	approvals approvals
@@ -127,12 +128,18 @@ func (b *broker) issue(ctx context.Context, req wire.Exchange) (*wire.Token, out
 	if err != nil {
 		return fail(err)
 	}
+	key, err := b.masks.of(ctx, session.ID)
+	if err != nil {
+		return fail(err)
+	}
 	// The session ends when it ends: a credential that AWS lets live longer is not used longer by the proxy.
 	cred, err := b.roles.Assume(ctx, tier, session, "", min(g.Policy.Sessions.Credential, session.Ends.Sub(now)))
 	if err != nil {
 		return fail(err)
 	}
-	return answer(cred, session, cluster, endpoint, now), o
+	token := answer(cred, session, cluster, endpoint, now)
+	token.MaskKey = key
+	return token, o
 }
 
 // answer is a credential on its way to the proxy.

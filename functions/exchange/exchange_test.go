@@ -73,6 +73,7 @@ func newFixture(t *testing.T) *fixture {
 	f.issuers = inforcetest.NewIssuers(func() time.Time { return now })
 	log := slog.New(slog.NewTextHandler(&f.log, nil))
 	f.broker = &broker{
+		masks:    &maskKeys{read: func(context.Context) (string, error) { return `{"key":"` + strings.Repeat("k", 64) + `"}`, nil }},
 		keeper:   inforce.New(inforce.Config{Policies: f.bucket.Follow, Every: lookEvery, Keys: f.issuers.Keys, Now: clock, Log: log}),
 		sessions: storetest.NewMemory(), approvals: f.kept, roles: f, clusters: f, now: func() time.Time { return now }, log: log,
 	}
@@ -181,6 +182,7 @@ func TestExchange(t *testing.T) {
 			Principal: access.Principal{Issuer: "https://i", Subject: "bot", Agent: "bot", Groups: []string{"agents"}},
 		},
 		Cluster: wire.Cluster{Name: "dev", Region: "eu-west-1", Endpoint: "https://dev.eks.example.com", CA: []byte("PEM")},
+		MaskKey: a.Token.MaskKey, // TestMaskKeys
 	}
 	if d := cmp.Diff(want, a.Token); d != "" {
 		t.Error(d)

@@ -25,6 +25,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/eks"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
 	"sallyport/functions/inforce"
@@ -58,7 +59,15 @@ func start(ctx context.Context, log *slog.Logger) (*broker, error) {
 		return nil, err
 	}
 	db := dynamodb.NewFromConfig(aws)
+	secrets := secretsmanager.NewFromConfig(aws)
 	b := &broker{
+		masks: &maskKeys{read: func(ctx context.Context) (string, error) {
+			out, err := secrets.GetSecretValue(ctx, &secretsmanager.GetSecretValueInput{SecretId: &set.MaskSecret})
+			if err != nil {
+				return "", err
+			}
+			return *out.SecretString, nil
+		}},
 		keeper: inforce.New(inforce.Config{
 			Policies: inforce.In(policystore.Store{Client: s3.NewFromConfig(aws, policystore.PathStyle), Bucket: set.PolicyBucket}),
 			Every:    lookEvery,

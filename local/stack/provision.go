@@ -67,7 +67,7 @@ func Functions(dir, reviews, slack string) []localaws.Function {
 		timeout, memory int // seconds, MiB
 		settings        any
 	}{
-		{settings.ExchangeFunction, 10, 256, settings.Exchange{Table: settings.Sessions.Name, Approvals: settings.Approvals.Name, PolicyBucket: PolicyBucket}},
+		{settings.ExchangeFunction, 10, 256, settings.Exchange{Table: settings.Sessions.Name, Approvals: settings.Approvals.Name, PolicyBucket: PolicyBucket, MaskSecret: settings.MaskSecret}},
 		{settings.ReviewFunction, 10, 512, settings.Review{Approvals: settings.Approvals.Name, PolicyBucket: PolicyBucket, Workflow: workflowARN, ReviewsURL: reviews}},
 		{settings.NotifyFunction, 30, 256, settings.Notify{Approvals: settings.Approvals.Name, PolicyBucket: PolicyBucket, ReviewsURL: reviews,
 			SlackSecret: settings.SlackSecret, SlackURL: slack, MailFrom: mailFrom}},
@@ -142,8 +142,12 @@ func (u *start) reviews(ctx context.Context, cfg aws.Config) error {
 	if err != nil {
 		return err
 	}
+	masks, err := json.Marshal(map[string]string{"key": rand.Text() + rand.Text()})
+	if err != nil {
+		return err
+	}
 	secrets := secretsmanager.NewFromConfig(cfg)
-	for name, value := range map[string]string{settings.SlackSecret: string(slack), settings.PagesSecret: string(pages)} {
+	for name, value := range map[string]string{settings.SlackSecret: string(slack), settings.PagesSecret: string(pages), settings.MaskSecret: string(masks)} {
 		if _, err := secrets.CreateSecret(ctx, &secretsmanager.CreateSecretInput{Name: &name, SecretString: &value}); err != nil {
 			return fmt.Errorf("creating secret %s: %w", name, err)
 		}

@@ -161,7 +161,7 @@ func (m *Manager) open(ctx context.Context, who Who, cluster access.Cluster) (*L
 	}
 	c := t.Credentials
 	return &Live{
-		Session: t.Session, Base: base, Transports: transports, now: m.cfg.Now, cluster: cluster,
+		Session: t.Session, Base: base, Transports: transports, MaskKey: t.MaskKey, now: m.cfg.Now, cluster: cluster,
 		credential: access.Credential{AccessKeyID: c.AccessKeyID, SecretAccessKey: c.SecretAccessKey, SessionToken: c.SessionToken, Expires: c.Expiration},
 	}, nil
 }
@@ -203,6 +203,9 @@ type Live struct {
 	Session    access.Session
 	Base       *url.URL // the cluster's endpoint, https, without a path
 	Transports *Transports
+
+	// MaskKey is what equal values are masked alike with, in this session.
+	MaskKey []byte
 
 	now        func() time.Time
 	cluster    access.Cluster
@@ -251,7 +254,7 @@ func (l *Live) Elevate(t broker.Token, tier string) (*Live, error) {
 	s := l.Session
 	s.Tier = tier
 	return &Live{
-		Session: s, Base: l.Base, Transports: l.Transports, now: l.now, cluster: l.cluster,
+		Session: s, Base: l.Base, Transports: l.Transports, MaskKey: l.MaskKey, now: l.now, cluster: l.cluster,
 		credential: access.Credential{AccessKeyID: c.AccessKeyID, SecretAccessKey: c.SecretAccessKey, SessionToken: c.SessionToken, Expires: c.Expiration},
 	}, nil
 }

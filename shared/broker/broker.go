@@ -63,6 +63,8 @@ type Token struct {
 	Credentials     Credentials    `json:"credentials"`
 	Session         access.Session `json:"session"`
 	Cluster         Cluster        `json:"cluster"`
+	// MaskKey is what equal values are masked alike with, in this session and in no other; an answer to Exchange has it.
+	MaskKey []byte `json:"mask_key,omitempty"`
 	// Approval is set when Redeem was asked: Credentials are those of the approval's tier then, and Tier names it.
 	Approval *Approval `json:"approval,omitempty"`
 	Tier     string    `json:"tier,omitempty"`
@@ -125,6 +127,7 @@ func Refuse(err error) Answer {
 	e := access.AsError(err)
 	code := map[access.Kind]string{
 		access.Invalid:         "invalid_request",
+		access.Unprocessable:   "invalid_request",
 		access.Unauthenticated: "invalid_grant",
 		access.Denied:          "access_denied",
 		access.NotFound:        "invalid_target", // RFC 8693 §2.2.2
@@ -142,7 +145,7 @@ func Refuse(err error) Answer {
 func (e *Error) Err() *access.Error {
 	kind := e.Kind
 	switch kind {
-	case access.Invalid, access.Method, access.Unauthenticated, access.Denied, access.NotFound, access.Conflict, access.Limited, access.Unavailable:
+	case access.Invalid, access.Method, access.Unauthenticated, access.Denied, access.NotFound, access.Conflict, access.Unprocessable, access.Limited, access.Unavailable:
 	default:
 		kind = access.Internal
 	}

@@ -12,7 +12,7 @@ import (
 
 // A refusal crosses the wire with its kind, its sentence and its retry, and with nothing of its cause.
 func TestRefusalsCrossTheWire(t *testing.T) {
-	for _, kind := range []access.Kind{access.Invalid, access.Unauthenticated, access.Denied, access.NotFound, access.Conflict, access.Limited, access.Unavailable, access.Internal} {
+	for _, kind := range []access.Kind{access.Invalid, access.Unauthenticated, access.Denied, access.NotFound, access.Conflict, access.Unprocessable, access.Limited, access.Unavailable, access.Internal} {
 		a := broker.Refuse(access.Errorf(kind, "because").Because(errors.New("secret detail")).After(3 * time.Second))
 		if a.Error == nil || a.Error.Code == "" || strings.Contains(a.Error.Description, "secret") {
 			t.Fatalf("%s: %+v", kind, a.Error)

@@ -43,6 +43,7 @@ const (
 // Secrets in Secrets Manager.
 const (
 	SlackSecret = "sallyport/slack" // {"signing_secret", "bot_token"}
+	MaskSecret  = "sallyport/mask"  // {"key"}: the same; the masks' keys are derived from it
 	PagesSecret = "sallyport/pages" // {"key"}: 32 random bytes or more, any characters; seals cookies and links
 )
 
@@ -111,6 +112,7 @@ type Exchange struct {
 	Table        string `env:"SALLYPORT_TABLE"`
 	Approvals    string `env:"SALLYPORT_APPROVALS_TABLE"`
 	PolicyBucket string `env:"SALLYPORT_POLICY_BUCKET"`
+	MaskSecret   string `env:"SALLYPORT_MASK_SECRET"` // name of the secret
 }
 
 // Review is what function review is told.
