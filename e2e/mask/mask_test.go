@@ -94,13 +94,13 @@ func plant(t *testing.T, s *stacktest.Stack, c *canaries, rounds int) (namespace
 	add := func(format string, a ...any) { manifests = append(manifests, fmt.Sprintf(format, a...)) }
 	for i := range rounds {
 		name := fmt.Sprintf("canary-%d-%s", i, stacktest.Word())
-		add("apiVersion: v1\nkind: Secret\nmetadata: {name: %s, namespace: dev, labels: {canary: y}}\nstringData: {password: %q, url: %q}\n", name, c.make("Secret stringData", "pw%s"), c.make("Secret url", database))
-		add("apiVersion: v1\nkind: Secret\nmetadata: {name: %s-d, namespace: dev, labels: {canary: y}}\ntype: kubernetes.io/dockerconfigjson\nstringData: {.dockerconfigjson: %q}\n", name, `{"auths":{"r.example.com":{"username":"u","password":"`+c.make("dockerconfigjson", "dk%s")+`"}}}`)
-		add("apiVersion: v1\nkind: Secret\nmetadata: {name: %s-b, namespace: dev, labels: {canary: y}}\ntype: kubernetes.io/basic-auth\nstringData: {username: u, password: %q}\n", name, c.make("basic-auth", "ba%s"))
-		add("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: %s, namespace: dev, labels: {canary: y}}\ndata: {DB_PASSWORD: %q, api-key: %q, app.conf: %q, plain: shown}\n", name, c.make("ConfigMap key by name", "cm%s"), c.make("ConfigMap key by name", "ck%s"), "listen: 80\ntoken: "+c.make("ConfigMap text", github)+"\n")
+		add("apiVersion: v1\nkind: Secret\nmetadata: {name: %s, namespace: dev, labels: {canary: planted}}\nstringData: {password: %q, url: %q}\n", name, c.make("Secret stringData", "pw%s"), c.make("Secret url", database))
+		add("apiVersion: v1\nkind: Secret\nmetadata: {name: %s-d, namespace: dev, labels: {canary: planted}}\ntype: kubernetes.io/dockerconfigjson\nstringData: {.dockerconfigjson: %q}\n", name, `{"auths":{"r.example.com":{"username":"u","password":"`+c.make("dockerconfigjson", "dk%s")+`"}}}`)
+		add("apiVersion: v1\nkind: Secret\nmetadata: {name: %s-b, namespace: dev, labels: {canary: planted}}\ntype: kubernetes.io/basic-auth\nstringData: {username: u, password: %q}\n", name, c.make("basic-auth", "ba%s"))
+		add("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: %s, namespace: dev, labels: {canary: planted}}\ndata: {DB_PASSWORD: %q, api-key: %q, app.conf: %q, plain: shown}\n", name, c.make("ConfigMap key by name", "cm%s"), c.make("ConfigMap key by name", "ck%s"), "listen: 80\ntoken: "+c.make("ConfigMap text", github)+"\n")
 		add(`apiVersion: apps/v1
 kind: Deployment
-metadata: {name: %[1]s, namespace: dev, labels: {canary: y}, annotations: {note: %[2]q}}
+metadata: {name: %[1]s, namespace: dev, labels: {canary: planted}, annotations: {note: %[2]q}}
 spec:
   replicas: 0
   selector: {matchLabels: {app: %[1]s}}
@@ -110,8 +110,8 @@ spec:
       containers:
       - {name: c, image: "localhost/web:1", args: ["--dsn", %[3]q], env: [{name: API_TOKEN, value: %[4]q}, {name: LOG, value: %[5]q}, {name: MODE, value: shown}]}
 `, name, c.make("annotation", slackBot), c.make("container args", database), c.make("env by name", "ev%s"), c.make("env value", github))
-		add("apiVersion: v1\nkind: Event\nmetadata: {name: %s, namespace: dev, labels: {canary: y}}\ninvolvedObject: {kind: Pod, name: x, namespace: dev}\nreason: Failed\ntype: Warning\nmessage: %q\n", name, "failed with "+c.make("event message", github))
-		add("apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: %[1]s, namespace: dev, labels: {canary: y}}\nspec: {schedule: '0 0 1 1 *', suspend: true, jobTemplate: {spec: {template: {spec: {restartPolicy: Never, containers: [{name: c, image: x, env: [{name: CLIENT_SECRET, value: %[2]q}]}]}}}}}\n", name, c.make("CronJob env", "cj%s"))
+		add("apiVersion: v1\nkind: Event\nmetadata: {name: %s, namespace: dev, labels: {canary: planted}}\ninvolvedObject: {kind: Pod, name: x, namespace: dev}\nreason: Failed\ntype: Warning\nmessage: %q\n", name, "failed with "+c.make("event message", github))
+		add("apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: %[1]s, namespace: dev, labels: {canary: planted}}\nspec: {schedule: '0 0 1 1 *', suspend: true, jobTemplate: {spec: {template: {spec: {restartPolicy: Never, containers: [{name: c, image: x, env: [{name: CLIENT_SECRET, value: %[2]q}]}]}}}}}\n", name, c.make("CronJob env", "cj%s"))
 	}
 	// kubectl apply writes what it applied into an annotation: every carrier has it twice.
 	file := filepath.Join(t.TempDir(), "canaries.yaml")
@@ -120,7 +120,7 @@ spec:
 	}
 	s.Admin(t, "apply", "-f", file)
 	t.Cleanup(func() {
-		s.Admin(t, "delete", "secret,configmap,deployment,event,cronjob", "-n", "dev", "-l", "canary=y", "--wait=false", "--ignore-not-found")
+		s.Admin(t, "delete", "secret,configmap,deployment,event,cronjob", "-n", "dev", "-l", "canary=planted", "--wait=false", "--ignore-not-found")
 	})
 	return namespace
 }
@@ -131,11 +131,11 @@ func TestCanaries(t *testing.T) {
 	c := &canaries{all: map[string]string{}}
 	plant(t, s, c, 40)
 	developer := s.Agent(t, "developers")
-	objects := strings.Fields(s.Admin(t, "get", "secrets,configmaps,deployments,events,cronjobs", "-n", "dev", "-l", "canary=y", "-o", "name"))
+	objects := strings.Fields(s.Admin(t, "get", "secrets,configmaps,deployments,events,cronjobs", "-n", "dev", "-l", "canary=planted", "-o", "name"))
 	base := map[string]string{"secret": "/api/v1/namespaces/dev/secrets", "configmap": "/api/v1/namespaces/dev/configmaps", "event": "/api/v1/namespaces/dev/events", "deployment.apps": "/apis/apps/v1/namespaces/dev/deployments", "cronjob.batch": "/apis/batch/v1/namespaces/dev/cronjobs"}
 	var targets []string
 	for _, b := range base {
-		targets = append(targets, b, b+"?limit=7", b+"?labelSelector=canary%3Dy", b+"?includeObject=Object", b+"?watch=1&timeoutSeconds=1", b+"?watch=1&timeoutSeconds=1&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan", b+"?watch=1&timeoutSeconds=1&includeObject=Object",
+		targets = append(targets, b, b+"?limit=7", b+"?labelSelector=canary%3Dplanted", b+"?includeObject=Object", b+"?watch=1&timeoutSeconds=1", b+"?watch=1&timeoutSeconds=1&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan", b+"?watch=1&timeoutSeconds=1&includeObject=Object",
 			strings.Replace(b, "/namespaces/dev", "", 1), strings.Replace(strings.Replace(b, "/v1/", "/v1/watch/", 1), "namespaces", "namespaces", 1)+"?timeoutSeconds=1")
 	}
 	kinds := map[string]int{}
@@ -177,7 +177,7 @@ func TestCanaries(t *testing.T) {
 	wg.Wait()
 	for _, args := range [][]string{
 		{"get", "secrets", "-n", "dev", "-o", "yaml"}, {"get", "secrets", "-n", "dev", "-o", "jsonpath={.items[*].data}"}, {"describe", "secrets", "-n", "dev"}, {"get", "secrets", "-A", "--show-labels", "-o", "wide"},
-		{"get", "all,configmaps,events,secrets", "-n", "dev", "-o", "json"}, {"describe", "deployments,configmaps,events,cronjobs", "-n", "dev", "-l", "canary=y"}, {"events", "-n", "dev"},
+		{"get", "all,configmaps,events,secrets", "-n", "dev", "-o", "json"}, {"describe", "deployments,configmaps,events,cronjobs", "-n", "dev", "-l", "canary=planted"}, {"events", "-n", "dev"},
 		{"get", "deployments", "-n", "dev", "-o", "custom-columns=ENV:.spec.template.spec.containers[*].env"}, {"get", "secrets", "-n", "dev", "-o", "go-template={{range .items}}{{range $k,$v := .data}}{{$v|base64decode}} {{end}}{{end}}"},
 		{"set", "env", "deployment", "--all", "--list", "-n", "dev"}, {"get", "secrets", "-n", "dev", "--watch", "--output-watch-events", "-o", "yaml", "--request-timeout=2s"}, {"cluster-info", "dump", "--namespaces", "dev"},
 		{"create", "secret", "generic", "x", "-n", "dev", "--from-literal=a=b", "--dry-run=client", "-o", "yaml"},
