@@ -44,6 +44,7 @@ func Tour(ctx context.Context, out io.Writer, s *stack.Stack, d stack.Descriptio
 		{"What is dangerous is denied, to everybody", t.deny},
 		{"A developer goes into a container in dev, and gets its exit code", t.exec},
 		{"It copies files both ways", t.copy},
+		{"It reads Secrets, and sees none", t.mask},
 		{"The cluster's own RBAC refuses the same: the second wall", t.wall},
 		{"The policy is a file; a change holds for what is under way", t.living},
 		{"A forged token is nobody's", t.forged},
@@ -121,6 +122,10 @@ func (t *tour) show(s string, lines int) {
 
 func (t *tour) command(words ...string) {
 	for i, w := range words {
+		if w != "" && w == t.developer {
+			words[i] = "$DEVELOPER"
+			continue
+		}
 		if strings.ContainsAny(w, " ;|&$'\"") && !strings.HasPrefix(w, "$") {
 			words[i] = "'" + w + "'"
 		}
@@ -631,6 +636,9 @@ func (t *tour) clean() error {
 	if m := secrets.Find(t.saw.Bytes()); m != nil {
 		return fmt.Errorf("%q was shown to the agent", m)
 	}
-	t.promise("%d KiB of what it was shown, searched for AWS keys, EKS tokens and private keys: none", t.saw.Len()>>10)
+	if err := t.masked(); err != nil {
+		return err
+	}
+	t.promise("%d KiB of what they were shown, searched for AWS keys, EKS tokens, private keys and the password: none but what was revealed", t.saw.Len()>>10)
 	return nil
 }
