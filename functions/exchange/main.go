@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-lambda-go/lambda"
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/eks"
@@ -54,29 +55,29 @@ func start(ctx context.Context, log *slog.Logger) (*broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	aws, err := config.LoadDefaultConfig(ctx)
+	cfg, err := config.LoadDefaultConfig(ctx)
 	if err != nil {
 		return nil, err
 	}
-	db := dynamodb.NewFromConfig(aws)
-	secrets := secretsmanager.NewFromConfig(aws)
+	db := dynamodb.NewFromConfig(cfg)
+	secrets := secretsmanager.NewFromConfig(cfg)
 	b := &broker{
 		masks: &maskKeys{read: func(ctx context.Context) (string, error) {
 			out, err := secrets.GetSecretValue(ctx, &secretsmanager.GetSecretValueInput{SecretId: &set.MaskSecret})
 			if err != nil {
 				return "", err
 			}
-			return *out.SecretString, nil
+			return aws.ToString(out.SecretString), nil
 		}},
 		keeper: inforce.New(inforce.Config{
-			Policies: inforce.In(policystore.Store{Client: s3.NewFromConfig(aws, policystore.PathStyle), Bucket: set.PolicyBucket}),
+			Policies: inforce.In(policystore.Store{Client: s3.NewFromConfig(cfg, policystore.PathStyle), Bucket: set.PolicyBucket}),
 			Every:    lookEvery,
 			Log:      log,
 		}),
 		sessions:  store.NewSessions(db, set.Table),
 		approvals: store.NewApprovals(db, set.Approvals),
-		roles:     credential.Roles{STS: sts.NewFromConfig(aws)},
-		clusters:  cluster.New(eks.NewFromConfig(aws), time.Now),
+		roles:     credential.Roles{STS: sts.NewFromConfig(cfg)},
+		clusters:  cluster.New(eks.NewFromConfig(cfg), time.Now),
 		now:       time.Now,
 		log:       log,
 	}
