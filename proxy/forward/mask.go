@@ -87,6 +87,7 @@ func (s *state) mask(res *http.Response) error {
 	if m == nil {
 		return nil
 	}
+	defer bare(res)
 	for i, w := range res.Header.Values("Warning") {
 		res.Header["Warning"][i] = m.Rules.Text(w)
 	}

@@ -246,3 +246,23 @@ func TestReveal(t *testing.T) {
 		t.Errorf("denied: %d %s", res.StatusCode, body)
 	}
 }
+
+// What nothing masks is not passed on: headers that the API server does not set of itself, and trailers.
+func TestHeadersAndTrailersOfAMaskedAnswer(t *testing.T) {
+	r := masking(t, func(w http.ResponseWriter, q *http.Request) {
+		w.Header().Set("X-Password", "hunter2")
+		w.Header().Set("X-Kubernetes-Pf-Flowschema-Uid", "f1")
+		w.Header().Set("Trailer", "X-Last")
+		fmt.Fprint(w, db)
+		w.(http.Flusher).Flush()
+		w.Header().Set("X-Last", "hunter2")
+		w.Header().Set(http.TrailerPrefix+"X-Unannounced", "hunter2")
+	})
+	res, body, err := r.get(t, secrets+"/db", good("bot"))
+	if err != nil || res.StatusCode != 200 || !strings.Contains(body, "Secret") {
+		t.Fatalf("got %d %q, %v", res.StatusCode, body, err)
+	}
+	if all := fmt.Sprint(res.Header, res.Trailer); strings.Contains(all, "hunter2") || res.Header.Get("X-Kubernetes-Pf-Flowschema-Uid") != "f1" || res.Header.Get("Content-Type") == "" {
+		t.Errorf("the caller got headers %v and trailers %v", res.Header, res.Trailer)
+	}
+}
