@@ -136,7 +136,7 @@ func rarest(text string) int {
 
 // any says whether one of the words is in b.
 func (k *keywords) any(b []byte) bool {
-	var few [16]hit
+	var few [1]hit
 	return len(k.search(b, 0, few[:0], true)) > 0
 }
 
@@ -172,12 +172,15 @@ func (k *keywords) search(b []byte, from int, hits []hit, first bool) []hit {
 			return hits
 		}
 	}
-	// The last bytes, as if others came behind them.
-	for ; i < len(b); i += 2 {
-		var last [gram]byte
+	// The last bytes, fewer than eight, as if others came behind them.
+	if i < len(b) {
+		var last [8]byte
 		copy(last[:], b[i:])
-		h := hashOf(last[:])
-		hits = k.try(b, h, i, from, hits)
+		for x := binary.LittleEndian.Uint64(last[:]) & folds; i < len(b); i, x = i+2, x>>16 {
+			if h := hash(uint32(x)); k.filter[h>>6]>>(h&63)&1 != 0 { //nolint:gosec // the low half is wanted
+				hits = k.try(b, h, i, from, hits)
+			}
+		}
 	}
 	return hits
 }
