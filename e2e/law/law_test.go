@@ -62,7 +62,7 @@ var awsAdapters = []string{
 }
 
 // leaves may be imported by every package of shared.
-var leaves = map[string]bool{"sallyport/shared/access": true, "sallyport/shared/settings": true}
+var leaves = map[string]bool{"sallyport/shared/access": true, "sallyport/shared/settings": true, "sallyport/shared/detect": true}
 
 func broken(from, to string) string {
 	in := func(path string, list ...string) bool {
@@ -78,8 +78,10 @@ func broken(from, to string) string {
 		return "the package of the domain's words imports only the standard library"
 	case from == "sallyport/shared/settings" && !standard(to) && to != "sallyport/shared/access":
 		return "settings imports only the standard library and the words"
+	case from == "sallyport/shared/detect" && !standard(to):
+		return "the detectors, by which a policy is checked and answers are masked, import only the standard library"
 	case in(from, "sallyport/shared") && in(to, "sallyport/shared") && !leaves[to] && !strings.HasSuffix(from, "test"):
-		return "packages of shared import access and settings, and never one another"
+		return "packages of shared import access, settings and detect, and never one another"
 	case in(from, "sallyport/shared", "sallyport/proxy", "sallyport/functions", "sallyport/cmd", "sallyport/infra") && in(to, "sallyport/local", "sallyport/e2e"):
 		return "the product does not know the one-machine stack"
 	case in(from, "sallyport/shared", "sallyport/functions", "sallyport/cmd") && in(to, "sallyport/proxy"):
@@ -110,6 +112,8 @@ func TestBrokenImports(t *testing.T) {
 	for _, test := range [][2]string{
 		{"sallyport/shared/access", "k8s.io/api/core/v1"},
 		{"sallyport/shared/store", "sallyport/shared/policy"},
+		{"sallyport/shared/detect", "sallyport/shared/access"},
+		{"sallyport/cmd/sallyport", "sallyport/proxy/rules"},
 		{"sallyport/shared/identity", "github.com/aws/aws-sdk-go-v2/aws"},
 		{"sallyport/proxy/gate", "github.com/aws/aws-sdk-go-v2/service/s3"},
 		{"sallyport/proxy", "sallyport/local/issuer"},
@@ -124,6 +128,7 @@ func TestBrokenImports(t *testing.T) {
 	for _, test := range [][2]string{
 		{"sallyport/shared/access", "time"},
 		{"sallyport/shared/store", "sallyport/shared/access"},
+		{"sallyport/shared/policy", "sallyport/shared/detect"},
 		{"sallyport/shared/store", "github.com/aws/aws-sdk-go-v2/service/dynamodb"},
 		{"sallyport/proxy", "sallyport/shared/policy"},
 		{"sallyport/infra", "github.com/aws/aws-cdk-go/awscdk/v2"},

@@ -8,9 +8,9 @@ import (
 	"strings"
 
 	"sallyport/proxy/mask"
-	"sallyport/proxy/mask/detect"
 	"sallyport/proxy/mask/stream"
 	"sallyport/shared/access"
+	"sallyport/shared/detect"
 )
 
 // Masking says how an answer is masked. Nil is for what no object is in: discovery, health, the version.

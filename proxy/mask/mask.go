@@ -31,7 +31,7 @@ import (
 	"strings"
 	"sync"
 
-	"sallyport/proxy/mask/detect"
+	"sallyport/shared/detect"
 )
 
 // ErrSyntax is wrapped by the errors for what is not strict JSON, or more than is read. The caller must break off the

@@ -13,7 +13,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"sallyport/proxy/mask"
-	"sallyport/proxy/mask/detect"
+	"sallyport/shared/detect"
 )
 
 var (

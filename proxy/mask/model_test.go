@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"sallyport/proxy/mask"
-	"sallyport/proxy/mask/detect"
+	"sallyport/shared/detect"
 )
 
 // What follows is the masker again, as simply as it can be said: a body is read whole by encoding/json, keeping order and

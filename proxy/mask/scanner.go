@@ -5,7 +5,7 @@ import (
 	"math"
 	"regexp"
 
-	"sallyport/proxy/mask/detect"
+	"sallyport/shared/detect"
 )
 
 // Bounds of what is read.

@@ -3,7 +3,7 @@ package mask
 import (
 	"encoding/base64"
 
-	"sallyport/proxy/mask/detect"
+	"sallyport/shared/detect"
 )
 
 // action is what becomes of the value at a node that begins with c.

@@ -4,7 +4,7 @@ import (
 	"fmt"
 
 	"sallyport/proxy/mask"
-	"sallyport/proxy/mask/detect"
+	"sallyport/shared/detect"
 	"sallyport/shared/policy"
 )
 

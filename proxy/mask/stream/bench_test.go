@@ -5,8 +5,8 @@ import (
 	"strings"
 	"testing"
 
-	"sallyport/proxy/mask/detect"
 	"sallyport/proxy/mask/stream"
+	"sallyport/shared/detect"
 )
 
 // logLines is a megabyte of a log as web servers write it.

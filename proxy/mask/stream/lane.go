@@ -3,8 +3,8 @@ package stream
 import (
 	"time"
 
-	"sallyport/proxy/mask/detect"
 	"sallyport/shared/access"
+	"sallyport/shared/detect"
 )
 
 // A scanner takes text in pieces and emits it with the secrets masked.

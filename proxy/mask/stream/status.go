@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 
-	"sallyport/proxy/mask/detect"
+	"sallyport/shared/detect"
 )
 
 // maxStatus is how much of the error channel is kept until it is a whole Status. Real ones are a few hundred bytes.

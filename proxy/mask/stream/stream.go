@@ -24,7 +24,7 @@ import (
 	"sync"
 	"time"
 
-	"sallyport/proxy/mask/detect"
+	"sallyport/shared/detect"
 )
 
 // Delay is how long a channel is silent before what is held back of it goes out.

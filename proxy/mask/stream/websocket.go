@@ -9,8 +9,8 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"sallyport/proxy/mask/detect"
 	"sallyport/shared/access"
+	"sallyport/shared/detect"
 )
 
 // Options say what becomes of one stream.

@@ -13,8 +13,8 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"sallyport/proxy/mask/detect"
 	"sallyport/proxy/mask/stream"
+	"sallyport/shared/detect"
 )
 
 // canary is a secret that a detector of the tests knows by its shape.

@@ -16,7 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"sallyport/proxy/mask/detect"
+	"sallyport/shared/detect"
 )
 
 // random is text of some letters that looks random and is the same every time.

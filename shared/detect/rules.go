@@ -44,7 +44,7 @@ func load(file []byte) (*Set, error) {
 		}
 		r, err := compile(Detector{k.ID, k.Regex, nil, k.Entropy}, k.Group, wholeMatch[k.ID], nil)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("rule %q: %w", k.ID, err)
 		}
 		rules = append(rules, r)
 	}
@@ -58,7 +58,7 @@ func load(file []byte) (*Set, error) {
 		}
 		r, err := compile(o.Detector, 0, false, except)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("rule %q: %w", o.Name, err)
 		}
 		rules = append(rules, r)
 	}

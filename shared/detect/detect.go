@@ -90,11 +90,17 @@ func (s *Set) With(more []Detector) (*Set, error) {
 	for _, d := range more {
 		r, err := compile(d, 0, false, nil)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("detector %q: %w", d.Name, err)
 		}
 		rules = append(rules, r)
 	}
 	return newSet(rules)
+}
+
+// Check says why a detector cannot be used with any other; nil when it can.
+func Check(d Detector) error {
+	_, err := compile(d, 0, false, nil)
+	return err
 }
 
 // Names lists the detectors.

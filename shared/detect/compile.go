@@ -76,11 +76,11 @@ func compile(d Detector, group int, whole bool, except *regexp.Regexp) (*rule, e
 	}
 	re, err := syntax.Parse(d.Pattern, syntax.Perl)
 	if err != nil {
-		return nil, fmt.Errorf("detector %q: %w", d.Name, err)
+		return nil, err
 	}
 	re, err = ascii(re)
 	if err != nil {
-		return nil, fmt.Errorf("detector %q: %w", d.Name, err)
+		return nil, err
 	}
 	if whole {
 		group = -1
@@ -89,7 +89,7 @@ func compile(d Detector, group int, whole bool, except *regexp.Regexp) (*rule, e
 	if _, ok := fixed(re); !ok && len(d.Keywords) > 0 {
 		re, err = behind(re, d.Keywords)
 		if err != nil {
-			return nil, fmt.Errorf("detector %q: %w", d.Name, err)
+			return nil, err
 		}
 	}
 	if captures(re) {
@@ -98,16 +98,16 @@ func compile(d Detector, group int, whole bool, except *regexp.Regexp) (*rule, e
 	key, ok := fixed(re)
 	switch {
 	case !ok:
-		return nil, fmt.Errorf("detector %q: its pattern has no fixed text of %d bytes or more that every match holds: name keywords that stand before it", d.Name, minKeyword)
+		return nil, fmt.Errorf("its pattern has no fixed text of %d bytes or more that every match holds: name keywords that stand before it", minKeyword)
 	case key.before > maxBefore:
-		return nil, fmt.Errorf("detector %q: a match may begin more than %d bytes before its fixed text", d.Name, maxBefore)
+		return nil, fmt.Errorf("a match may begin more than %d bytes before its fixed text", maxBefore)
 	}
 	prog, err := syntax.Compile(re.Simplify())
 	if err != nil {
-		return nil, fmt.Errorf("detector %q: %w", d.Name, err)
+		return nil, err
 	}
 	if len(prog.Inst) > maxProgram {
-		return nil, fmt.Errorf("detector %q: its pattern is too large", d.Name)
+		return nil, errors.New("its pattern is too large")
 	}
 	r := &rule{name: d.Name, start: uint32(prog.Start), whole: !captures(re), entropy: d.Entropy, except: except, //nolint:gosec // bound by maxProgram
 		keywords: key.words, before: key.before, inside: key.inside, lead: key.lead}
