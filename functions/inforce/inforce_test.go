@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -125,16 +126,22 @@ func TestPolicyChanges(t *testing.T) {
 	if !strings.Contains(f.log.String(), `msg="policy changed" old=`+first.Policy.Digest+" new="+second.Policy.Digest+" version=2") {
 		t.Error("the change is not in the log:", f.log.String())
 	}
-	f.bucket.Put("3", strings.Replace(policyText, "audience:", "audiense:", 1))
-	for range 3 {
-		f.now = f.now.Add(time.Second)
-		g, refused, err := f.InForce(t.Context())
-		if err != nil || g.Version != "2" || refused == nil || refused.Version != "3" || !strings.Contains(refused.Message, "audiense") {
-			t.Errorf("in force is %+v, refused is %+v, %v", g, refused, err)
+	for n, bad := range []struct{ text, says string }{
+		{strings.Replace(policyText, "audience:", "audiense:", 1), "audiense"},
+		{policyText + "masking: {detectors: [{name: acme, pattern: '[0-9a-f]{32}'}]}\n", `masking: detectors: "acme": its pattern has no fixed text`},
+	} {
+		version := fmt.Sprintf("3.%d", n)
+		f.bucket.Put(version, bad.text)
+		for range 3 {
+			f.now = f.now.Add(time.Second)
+			g, refused, err := f.InForce(t.Context())
+			if err != nil || g.Version != "2" || refused == nil || refused.Version != version || !strings.Contains(refused.Message, bad.says) {
+				t.Errorf("in force is %+v, refused is %+v, %v", g, refused, err)
+			}
 		}
-	}
-	if n := strings.Count(f.log.String(), "policy refused"); n != 1 {
-		t.Errorf("refused %d times in the log, want once: %s", n, f.log.String())
+		if said := strings.Count(f.log.String(), "policy refused"); said != n+1 {
+			t.Errorf("refused %d times in the log, want %d: %s", said, n+1, f.log.String())
+		}
 	}
 	f.bucket.Put("4", policyText)
 	f.now = f.now.Add(time.Second)

@@ -65,6 +65,7 @@ func TestPolicyIsAnnounced(t *testing.T) {
 		"past a bad one":   {"policy", shelf{{"v2", moved}, {"bad", "x"}, {"v1", policyText}}, "The policy changed", []string{"Against version v1"}},
 		"late":             {"policy", shelf{{"v3", moved}, {"v2", moved}, {"v1", policyText}}, "The policy changed", []string{"A newer version was put since.", "Against version v1"}},
 		"one that is none": {"policy", shelf{{"v2", "kind: <!here>\u202e https://evil.example.com"}, {"v1", policyText}}, "A policy was put that does not load", []string{"what was in force stays in force: version v1, digest ", "Why: policy policy/current.yaml: "}},
+		"no masking by it": {"policy", shelf{{"v2", changed(t, "rules:\n", "masking: {detectors: [{name: acme, pattern: '[0-9a-f]{32}'}]}\nrules:\n")}, {"v1", policyText}}, "A policy was put that does not load", []string{"masking: detectors: \"acme\": its pattern has no fixed text"}},
 		"too large":        {"policy", shelf{{"v2", strings.Repeat("#", 1<<20+1)}, {"v1", policyText}}, "A policy was put that does not load", []string{"larger than"}},
 		"deleted":          {"policy-deleted", shelf{{"v1", policyText}}, "The policy was deleted", []string{"What was in force stays in force: version v1"}},
 	} {

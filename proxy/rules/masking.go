@@ -29,17 +29,7 @@ func (g *Generation) maskings() (map[string]Masking, error) {
 
 // masking compiles what a policy says of masks, for each of its tiers.
 func masking(p *policy.Policy) (map[string]Masking, error) {
-	set := detect.Default()
-	if len(p.Masking.Detectors) > 0 {
-		var more []detect.Detector
-		for _, d := range p.Masking.Detectors {
-			more = append(more, detect.Detector{Name: d.Name, Pattern: d.Pattern, Keywords: d.Keywords})
-		}
-		var err error
-		if set, err = set.With(more); err != nil {
-			return nil, fmt.Errorf("masking: %w", err)
-		}
-	}
+	set := p.Detect()
 	names, more := p.Masking.NamesRE(), paths(p.Masking.Paths)
 	all := map[string]Masking{}
 	for _, t := range p.Tiers {

@@ -241,6 +241,9 @@ func TestBadKeepsLast(t *testing.T) {
 			f.in.Refused = &broker.Refusal{Version: "2", Digest: "d", Message: "line 4: no"}
 		}, "broker"},
 		{"one that does not load here", func(f *fixture) { f.put("2", policyText+"rulez: []\n") }, "proxy"},
+		{"one that cannot be masked by", func(f *fixture) {
+			f.put("2", policyText+"masking: {detectors: [{name: acme, pattern: '[0-9a-f]{32}'}]}\n")
+		}, "proxy"},
 		{"bytes of another digest", func(f *fixture) {
 			f.put("2", policyText+"# more\n")
 			f.s3Away = access.Errorf(access.Invalid, "other bytes")

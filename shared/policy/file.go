@@ -368,6 +368,9 @@ func (doc *document) policy() (*Policy, error) {
 	if p.Masking, wrong = doc.Masking.masking(p.Tiers); wrong != nil {
 		return nil, bad(wrong.line, "masking: %v", wrong.err)
 	}
+	if p.detect, wrong = doc.Masking.detectors(p.Masking); wrong != nil {
+		return nil, bad(wrong.line, "masking: %v", wrong.err)
+	}
 	return p, nil
 }
 

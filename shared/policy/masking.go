@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"sallyport/shared/access"
+	"sallyport/shared/detect"
 )
 
 // Masking is what the policy says of secrets in answers, on top of what is always masked: the values of Secrets, tokens and
@@ -77,6 +78,14 @@ func (m Masking) Exempted(tier string) []MaskPath {
 		}
 	}
 	return out
+}
+
+// Detect finds secrets by their shape: by the detectors that are always there, and the policy's own.
+func (p *Policy) Detect() *detect.Set {
+	if p.detect == nil {
+		return detect.Default() // compiled when somebody masks by it
+	}
+	return p.detect
 }
 
 type maskingFile struct {
@@ -152,6 +161,9 @@ func (f maskingFile) masking(tiers []access.Tier) (Masking, *fault) {
 		for _, k := range x.Keywords {
 			d.Keywords = append(d.Keywords, strings.ToLower(k))
 		}
+		if err := detect.Check(detector(d)); err != nil {
+			return m, faultf(x.at.of("pattern"), "detectors: %q: %w", x.Name, err)
+		}
 		m.Detectors = append(m.Detectors, d)
 	}
 	for _, x := range f.Exempt {
@@ -162,6 +174,26 @@ func (f maskingFile) masking(tiers []access.Tier) (Masking, *fault) {
 		m.Exempt = append(m.Exempt, e)
 	}
 	return m, nil
+}
+
+// detectors compiles the policy's own beside those that are always there; nil when it has none.
+func (f maskingFile) detectors(m Masking) (*detect.Set, *fault) {
+	if len(m.Detectors) == 0 {
+		return nil, nil
+	}
+	var more []detect.Detector
+	for _, d := range m.Detectors {
+		more = append(more, detector(d))
+	}
+	set, err := detect.Default().With(more)
+	if err != nil {
+		return nil, faultf(f.at.of("detectors"), "detectors: %w", err)
+	}
+	return set, nil
+}
+
+func detector(d Detector) detect.Detector {
+	return detect.Detector{Name: d.Name, Pattern: d.Pattern, Keywords: d.Keywords}
 }
 
 // names compiles DefaultNames and what the policy adds.
@@ -294,6 +326,8 @@ func (f detectorFile) check(others []Detector) *fault {
 		return faultf(f.at.of("name"), "name %q: lower-case letters, digits and hyphens are wanted", f.Name)
 	case slices.ContainsFunc(others, func(d Detector) bool { return d.Name == f.Name }):
 		return faultf(f.at.of("name"), "%q is named twice", f.Name)
+	case slices.Contains(detect.Default().Names(), f.Name):
+		return faultf(f.at.of("name"), "name %q: a detector that is always there is called so; write another, such as my-%s", f.Name, f.Name)
 	case f.Pattern == "":
 		return faultf(f.at.of("pattern"), "%q: pattern is missing, such as pattern: acme-[0-9a-f]{32}", f.Name)
 	case len(f.Pattern) > longestPattern:

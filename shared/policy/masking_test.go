@@ -26,7 +26,7 @@ func TestMasking(t *testing.T) {
   - {apiGroups: [example.com], resources: [widgets/status], path: 'status.m[][].*[].x\\y'}
   detectors:
   - {name: acme, pattern: 'acme-([0-9a-f]{32})', keywords: [ACME-]}
-  - {name: card, pattern: '\b[0-9]{16}\b'}
+  - {name: card, pattern: '\b[0-9]{16}\b', keywords: [card]}
   exempt:
   - {tiers: [operate, maintain], apiGroups: [""], resources: [configmaps], path: data.EXAMPLE_TOKEN}
   - {tiers: [maintain], apiGroups: [""], resources: [secrets], path: 'data.ca\.crt'}
@@ -49,7 +49,7 @@ func TestMasking(t *testing.T) {
 			at(core, []string{"pods"}, `metadata.annotations.example\.com/token`, "metadata", "annotations", "example.com/token"),
 			at(example, []string{"widgets/status"}, `status.m[][].*[].x\\y`, "status", "m", policy.EveryElement, policy.EveryElement, policy.EveryKey, policy.EveryElement, `x\y`),
 		},
-		Detectors: []policy.Detector{{Name: "acme", Pattern: "acme-([0-9a-f]{32})", Keywords: []string{"acme-"}}, {Name: "card", Pattern: `\b[0-9]{16}\b`}},
+		Detectors: []policy.Detector{{Name: "acme", Pattern: "acme-([0-9a-f]{32})", Keywords: []string{"acme-"}}, {Name: "card", Pattern: `\b[0-9]{16}\b`, Keywords: []string{"card"}}},
 		Exempt: []policy.Exemption{
 			{Tiers: []string{"operate", "maintain"}, MaskPath: shown},
 			{Tiers: []string{"maintain"}, MaskPath: crt},
@@ -168,6 +168,12 @@ func TestLoadRefusesMasking(t *testing.T) {
 		{"a short keyword", detector("pattern: abcdef, keywords: [ab]"), "line 22", "a word of at least 3 letters"},
 		{"a keyword with a space", detector("pattern: abcdef, keywords: ['ab cd']"), "line 22", "a word of at least 3 letters"},
 		{"a keyword of other letters", detector("pattern: abcdef, keywords: [straße]"), "line 22", "a word of at least 3 letters"},
+
+		{"a name that is taken", "  detectors: [{name: json-web-token, pattern: abcdef}]", "line 22", `a detector that is always there is called so; write another, such as my-json-web-token`},
+		{"nothing fixed", "  detectors:\n  - name: acme\n    pattern: '[0-9a-f]{32}'", "line 24", `detectors: "acme": its pattern has no fixed text of 3 bytes or more that every match holds: name keywords that stand before it`},
+		{"nothing fixed near", detector("pattern: '([a-z]{1,500}acme[0-9]{8})'"), "line 22", "a match may begin more than 256 bytes before its fixed text"},
+		{"a case that is not ASCII's", detector("pattern: '(?i)straße-[0-9]{8}'"), "line 22", "case can only be ignored in ASCII"},
+		{"a pattern too large", detector("pattern: 'acme[a-z]{1000}[0-9]{1000}[a-z]{1000}[0-9]{1000}[a-z]{1000}'"), "line 22", "its pattern is too large"},
 
 		{"no tiers", "  exempt: [{apiGroups: [''], resources: [configmaps], path: data.a}]", "line 22", "exempt: tiers is missing"},
 		{"an unknown tier", "  exempt: [{tiers: [operat], apiGroups: [''], resources: [configmaps], path: data.a}]", "line 22", `there is no tier "operat"; did you mean operate?`},

@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"sallyport/shared/access"
+	"sallyport/shared/detect"
 )
 
 // A Policy is one version of the policy file. It does not change once loaded.
@@ -42,7 +43,8 @@ type Policy struct {
 	Rules     []Rule // in the file's order, which means nothing
 	Masking   Masking
 
-	c *compiled
+	c      *compiled
+	detect *detect.Set // nil when the policy has no detectors of its own
 }
 
 // Sessions says how long sessions and their credentials live.
