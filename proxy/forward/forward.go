@@ -65,7 +65,7 @@ type Request struct {
 	Approved bool
 	// Masking is how the answer is masked; nil for what no object is in.
 	Masking *Masking
-	// Broken, when it is set, is called with why the answer breaks off in its middle.
+	// Broken, when it is set, is called with why the answer breaks off in its middle; that of an upgrade from any goroutine.
 	Broken func(error)
 	// Answered, when it is set, is called with the status of an answer before it is passed on.
 	Answered func(code int)

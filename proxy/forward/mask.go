@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -18,6 +19,7 @@ type Masking struct {
 	Rules  *mask.Rules
 	Detect *detect.Set
 	Key    []byte // the session's; nil makes every mask the constant one
+	Block  bool   // a stream that brings something else than text ends
 }
 
 // jsonType is the one form of objects that is masked, and so the only one that is asked for.
@@ -134,7 +136,8 @@ func (s *state) maskStream(res *http.Response) error {
 	case res.Header.Get("Sec-Websocket-Extensions") != "":
 		return access.Errorf(access.Upstream, "the cluster chose a WebSocket extension that was not offered; the connection was closed")
 	}
-	res.Body = stream.WebSocket(conn, protocol, stream.Options{Set: s.Masking.Detect, Binary: stream.Binary(s.Action.Argv)})
+	masked := stream.WebSocket(conn, protocol, stream.Options{Set: s.Masking.Detect, Binary: stream.Binary(s.Action.Argv), Block: s.Masking.Block})
+	res.Body = &brokenStream{cutStream{cutBody{body: masked}, masked}, s}
 	return nil
 }
 
@@ -165,6 +168,21 @@ func (b *broken) Read(p []byte) (int, error) {
 	n, err := b.Reader.Read(p)
 	if err != nil && err != io.EOF && b.s.Broken != nil {
 		b.s.Broken(fmt.Errorf("masking the answer: %w", err))
+	}
+	return n, err
+}
+
+// brokenStream tells why the gate itself ended a stream, once the caller was told.
+type brokenStream struct {
+	cutStream
+	s *state
+}
+
+func (b *brokenStream) Read(p []byte) (int, error) {
+	n, err := b.body.Read(p)
+	var ours *access.Error
+	if b.s.Broken != nil && errors.As(err, &ours) {
+		b.s.Broken(err)
 	}
 	return n, err
 }

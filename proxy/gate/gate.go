@@ -325,6 +325,9 @@ func (p *pass) send(w http.ResponseWriter, r *http.Request, read, body []byte) e
 		if p.yes.given() {
 			defer g.Desk.Follow(p.yes.Approval, func(a broker.Approval) { p.taken(a, cut) })()
 		}
+		if a.Upgrade {
+			out.Broken = cut // and so it is on record
+		}
 	}
 	p.open = ctx
 	if a.Stream && g.Rules() != p.rules { // changed since it was decided, and checked before this stream was there to be

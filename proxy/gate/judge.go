@@ -28,6 +28,11 @@ func (p *pass) judge(ctx context.Context, body []byte) ([]byte, error) {
 		}
 	}
 	p.facts.Decision = match.Decide(object)
+	if p.facts.Decision.Effect != access.Deny {
+		if err := p.readable(); err != nil {
+			return nil, err
+		}
+	}
 	switch d := p.facts.Decision; d.Effect {
 	case access.Allow:
 		return body, nil

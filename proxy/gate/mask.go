@@ -3,13 +3,14 @@ package gate
 import (
 	"sallyport/proxy/forward"
 	"sallyport/proxy/mask"
+	"sallyport/proxy/mask/stream"
 	"sallyport/shared/access"
 )
 
 // masking is how the answer is masked; nil for what no object is in, and where a rule says so.
 func (p *pass) masking(live *forward.Request) (*forward.Masking, error) {
-	a := p.facts.Action
-	if a.Resourceless || p.facts.Decision.Obligations.Mask == "off" {
+	a, block := p.facts.Action, p.facts.Decision.Obligations.Binary == "block"
+	if a.Resourceless || p.facts.Decision.Obligations.Mask == "off" && !block {
 		return nil, nil
 	}
 	m, ok := p.rules.Masking(live.Live.Session.Tier)
@@ -23,8 +24,23 @@ func (p *pass) masking(live *forward.Request) (*forward.Masking, error) {
 	return &forward.Masking{
 		Rules: m.Masker.Rules(mask.Request{Group: a.Group, Version: a.Version, Resource: a.Resource, Subresource: a.Subresource, Verb: verb,
 			Namespace: a.Namespace, Name: a.Name, Reveal: p.revealed()}),
-		Detect: m.Detect, Key: p.live.MaskKey,
+		Detect: m.Detect, Key: p.live.MaskKey, Block: block,
 	}, nil
+}
+
+// readable refuses a command that is known to carry an archive, where only text may pass. A port-forward is denied by the
+// policy then.
+func (p *pass) readable() error {
+	d := p.facts.Decision
+	if d.Obligations.Binary != "block" || !stream.Binary(p.facts.Action.Argv) {
+		return nil
+	}
+	return because(d, access.Errorf(access.Denied, "the policy lets nothing out of this container that is not text (binary: block), and this command carries an archive, as kubectl cp does; show what you need as text, or ask who runs the gate"))
+}
+
+// stricter says whether what may be seen of a stream is less by one decision than by another.
+func stricter(now, before access.Obligations) bool {
+	return now.Mask != "off" && before.Mask == "off" || now.Binary == "block" && before.Binary != "block"
 }
 
 // revealed is the key of a Secret that the caller sees as it is: what it asked to see, and people let it see.

@@ -40,8 +40,10 @@ type Obligations struct {
 	// Escalate is when others may answer too; its After is zero for never.
 	Escalate Escalate `json:"escalate"`
 	// Links is "alone" where a mail link decides without a login; otherwise "login" or empty.
-	Links  string `json:"links,omitempty"`
-	Mask   string `json:"mask,omitempty"`   // "on", or "off" where a rule says so
+	Links string `json:"links,omitempty"`
+	Mask  string `json:"mask,omitempty"` // "on", or "off" where a rule says so
+	// Binary is "block" where nothing but text may come out of a stream; otherwise "pass" or empty.
+	Binary string `json:"binary,omitempty"`
 	Record string `json:"record,omitempty"` // "full" or "metadata"
 }
 

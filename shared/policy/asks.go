@@ -311,15 +311,18 @@ func (c *checker) obliged(f ruleFile, r *Rule) *fault {
 		}
 	}
 	if r.Effect == access.Deny {
-		for _, field := range []string{"mask", "record"} {
+		for _, field := range []string{"mask", "binary", "record"} {
 			if f.at.has(field) {
-				return faultf(f.at.of(field), "%s: what is denied has no answer to mask or record; it belongs to an allow or an ask", field)
+				return faultf(f.at.of(field), "%s: what is denied has no answer to mask, block or record; it belongs to an allow or an ask", field)
 			}
 		}
 		return nil
 	}
 	if f.at.has("mask") && f.Mask != "on" && f.Mask != "off" {
 		return faultf(f.at.of("mask"), "mask: %q is neither on nor off", f.Mask)
+	}
+	if bad := binary(f); bad != nil {
+		return bad
 	}
 	if f.at.has("record") && f.Record != "full" && f.Record != "metadata" {
 		return faultf(f.at.of("record"), "record: %q is neither full nor metadata%s", f.Record, meant(f.Record, []string{"full", "metadata"}))
@@ -335,7 +338,26 @@ func (c *checker) obliged(f ruleFile, r *Rule) *fault {
 		}
 		r.Tier = cmp.Or(f.Tier, c.asks.Tier)
 	}
-	o.Mask, o.Record = cmp.Or(f.Mask, "on"), cmp.Or(f.Record, "full")
+	o.Mask, o.Binary, o.Record = cmp.Or(f.Mask, "on"), f.Binary, cmp.Or(f.Record, "full")
 	r.Obligations = o
+	return nil
+}
+
+// binary checks what a rule says of streams that are not text.
+func binary(f ruleFile) *fault {
+	switch at := f.at.of("binary"); {
+	case !f.at.has("binary"):
+		return nil
+	case f.Binary != "pass" && f.Binary != "block":
+		return faultf(at, "binary: %q is neither pass nor block%s", f.Binary, meant(f.Binary, []string{"pass", "block"}))
+	case len(f.Verbs) > 0 && !slices.Contains(f.Verbs, "*") && !slices.ContainsFunc(f.Verbs, stream):
+		return faultf(at, "binary: it is about what comes out of exec, attach and port-forward, none of which is among the verbs here; leave it out")
+	case f.Binary == "pass":
+		return nil
+	case f.Mask == "off":
+		return faultf(at, "binary: block is for who may see only what was looked at, and with mask: off nothing is; leave one of them out")
+	case len(f.Verbs) == 1 && f.Verbs[0] == "portforward":
+		return faultf(at, "binary: block leaves nothing of a port-forward, which is never looked at; write effect: deny")
+	}
 	return nil
 }

@@ -72,6 +72,8 @@ type compiledRule struct {
 	argv  [][]word
 	expr  *expression
 	looks bool // at the body, by object or when
+
+	blocked bool // in the matrix: an allow that comes to a deny
 }
 
 // A word of a command: exact, or a pattern.

@@ -148,12 +148,13 @@ type outcome struct {
 	tier        string
 	obligations access.Obligations
 	doubt       bool // the rule denies; whether it applies cannot be told
+	blocked     bool // the rule lets nothing out that is not looked at, and this is not
 }
 
 // outcome decides with the rules that are enforced, or with those in observe mode too.
 func (m *Match) outcome(obj *access.Object, observing bool) outcome {
 	o := outcome{effect: access.Deny, name: "default"}
-	var doubt *compiledRule
+	var doubt, blocks *compiledRule
 	if m.p.c != nil && m.p.c.words > 0 {
 		hopeful, set := m.hopeful(), m.set()
 	rules:
@@ -166,7 +167,11 @@ func (m *Match) outcome(obj *access.Object, observing bool) outcome {
 				if r.Effect == access.Deny && !hopeful && (r.looks || m.bodyNames(r)) {
 					continue
 				}
-				switch v := m.holds(r, obj); {
+				v := m.holds(r, obj)
+				if v == yes && blocks == nil && r.Obligations.Binary == "block" {
+					blocks = r
+				}
+				switch {
 				case v == no:
 				case v == unsure:
 					if doubt == nil {
@@ -179,12 +184,15 @@ func (m *Match) outcome(obj *access.Object, observing bool) outcome {
 					break rules // asks come before allows, the strictest first
 				case o.rule == nil:
 					o = outcome{effect: access.Allow, name: r.Name, rule: r, obligations: r.Obligations}
-				default: // of several allows, what any of them wants masked or recorded is
+				default: // of several allows, what any of them wants masked, blocked or recorded is
 					if r.Obligations.Mask == "on" {
 						o.obligations.Mask = "on"
 					}
 					if r.Obligations.Record == "full" {
 						o.obligations.Record = "full"
+					}
+					if r.Obligations.Binary == "block" {
+						o.obligations.Binary = "block"
 					}
 				}
 			}
@@ -195,6 +203,9 @@ func (m *Match) outcome(obj *access.Object, observing bool) outcome {
 			o = outcome{effect: access.Allow, name: name, obligations: access.Obligations{Mask: "on", Record: "full"}}
 		}
 	}
+	if o.obligations.Binary == "block" && m.r.Action.Verb == "portforward" {
+		return outcome{effect: access.Deny, name: blocks.Name, rule: blocks, blocked: true}
+	}
 	if doubt != nil && o.effect != access.Deny {
 		// Nobody can tell whether the deny applies, so a person must look, if the policy says who. What a rule asks besides
 		// is not made easier by it.
@@ -202,7 +213,9 @@ func (m *Match) outcome(obj *access.Object, observing bool) outcome {
 			return outcome{effect: access.Deny, name: doubt.Name, rule: doubt, doubt: true}
 		}
 		if o.effect == access.Allow || m.p.c.order(&m.p.c.doubted, o.rule) < 0 {
+			binary := o.obligations.Binary
 			o.tier, o.obligations = m.p.c.doubted.Tier, m.p.c.doubted.Obligations
+			o.obligations.Binary = binary
 		}
 		return outcome{effect: access.Ask, name: doubt.Name, rule: doubt, tier: o.tier, obligations: o.obligations, doubt: true}
 	}

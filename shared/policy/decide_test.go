@@ -557,6 +557,69 @@ func TestMessages(t *testing.T) {
 	}
 }
 
+// What is not text may come out where no rule says otherwise. Of several allows the stricter counts, and nothing of a
+// port-forward is looked at.
+func TestBinary(t *testing.T) {
+	p := load(t, `
+- {name: streams, effect: allow, groups: [agents], verbs: [exec, attach, portforward], apiGroups: [""], resources: [pods]}
+- {name: text, effect: allow, groups: [agents], verbs: [exec, portforward], apiGroups: [""], resources: [pods], namespaces: [dev], binary: block, reason: secrets}
+- {name: bytes, effect: allow, groups: [agents], verbs: [attach], apiGroups: [""], resources: [pods], namespaces: [dev], binary: pass}
+- {name: asked, effect: ask, groups: [agents], verbs: [exec, portforward], apiGroups: [""], resources: [pods], namespaces: [prod], binary: block}
+- {name: bare, effect: allow, groups: [agents], verbs: [exec], apiGroups: [""], resources: [pods], namespaces: [test], mask: off}
+- {name: kept, effect: ask, groups: [agents], verbs: [exec, portforward], apiGroups: [""], resources: [pods], namespaces: [dev], resourceNames: [db]}
+- {name: watched, effect: deny, mode: observe, verbs: [portforward], apiGroups: [""], resources: [pods], namespaces: [stage]}
+`)
+	for _, test := range []struct {
+		name   string
+		a      access.Action
+		effect access.Effect
+		rule   string
+		binary string
+	}{
+		{"nothing is said", act("exec", ":pods", "stage/a"), access.Allow, "streams", ""},
+		{"of two allows the stricter", act("exec", ":pods", "dev/a"), access.Allow, "streams", "block"},
+		{"pass is what is there anyway", act("attach", ":pods", "dev/a"), access.Allow, "bytes", "pass"},
+		{"what is asked", act("exec", ":pods", "prod/a"), access.Ask, "asked", "block"},
+		{"a port-forward", act("portforward", ":pods", "stage/a"), access.Allow, "streams", ""},
+		{"a port-forward that one rule allows and another blocks", act("portforward", ":pods", "dev/a"), access.Deny, "text", ""},
+		{"a port-forward that would be asked", act("portforward", ":pods", "prod/a"), access.Deny, "asked", ""},
+		{"a port-forward that people are asked about, past an allow", act("portforward", ":pods", "dev/db"), access.Ask, "kept", ""},
+	} {
+		d := p.Decide(request("agents", test.a), nil)
+		if d.Effect != test.effect || d.Rule != test.rule || d.Obligations.Binary != test.binary {
+			t.Errorf("%s: %s by %s, binary %q; want %s by %s, %q", test.name, d.Effect, d.Rule, d.Obligations.Binary, test.effect, test.rule, test.binary)
+		}
+		if (d.Effect == access.Deny) != strings.Contains(d.Message, "lets nothing out that is not looked at (binary: block)") || strings.Contains(d.Message, "secrets") {
+			t.Errorf("%s: it says %q", test.name, d.Message)
+		}
+	}
+	for _, x := range p.Match(request("agents", act("portforward", ":pods", "dev/a"))).Explain(nil) {
+		if want := "leaves nothing of a port-forward"; strings.Contains(x.Says, want) != (x.Rule == "text") {
+			t.Errorf("rule %s: %q", x.Rule, x.Says)
+		}
+	}
+	var got []string
+	for _, r := range p.Check().Matrix.Rows {
+		if r.Verb == "portforward" {
+			c := r.Cells[len(r.Cells)-1]
+			got = append(got, strings.TrimSpace(fmt.Sprintf("%s %s %s %s", r.Namespace, c.Effect, c.Rule, strings.Join(c.Conditions, ","))))
+		}
+	}
+	slices.Sort(got)
+	want := []string{"* allow streams", "dev deny text kept", "prod deny asked"}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	// In observe mode nothing is enforced; what would have been is recorded.
+	observed, err := policy.Load("policy.yaml", []byte("mode: observe\n"+head+`- {name: text, effect: allow, groups: [agents], verbs: [exec, portforward], apiGroups: [""], resources: [pods], binary: block}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := observed.Decide(request("agents", act("portforward", ":pods", "dev/a")), nil); d.Effect != access.Allow || d.Observed == nil || d.Observed.Effect != access.Deny {
+		t.Errorf("observed: %+v", d)
+	}
+}
+
 func TestExplain(t *testing.T) {
 	p := load(t, get+`- {name: a, effect: deny, verbs: [create], object: {any: [privileged]}}
 - {name: b, effect: ask, mode: observe, groups: [observers], apiGroups: [apps], resources: [pods], when: action.name == "x"}

@@ -65,6 +65,8 @@ func (m *Match) told(r *compiledRule, obj *access.Object, lacks []lack) verdict 
 // because says why a rule matches, where that is not plain from its lists.
 func (m *Match) because(r *compiledRule, obj *access.Object) string {
 	switch {
+	case refuses(r.Rule, m.r.Action.Verb):
+		return "it matches, and says binary: block, which leaves nothing of a port-forward"
 	case obj == nil && (len(r.Any) > 0 || m.bodyNames(r)):
 		return "it matches, because there is no object to look at, or it cannot be decoded"
 	case len(r.Any) > 0:

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"reflect"
 	"regexp"
 	"regexp/syntax"
 	"slices"
@@ -68,6 +69,9 @@ func (m Masking) NamesRE() *regexp.Regexp {
 	}
 	return re
 }
+
+// Same says whether two policies mask alike.
+func (m Masking) Same(as Masking) bool { return reflect.DeepEqual(m, as) }
 
 // Exempted are the places that requests forwarded as a tier are answered unmasked.
 func (m Masking) Exempted(tier string) []MaskPath {

@@ -236,16 +236,40 @@ func (p *Policy) cell(a access.Action, column Column) Cell {
 	for w := range got {
 		for rest := got[w]; rest != 0; rest &= rest - 1 {
 			r := &p.c.rules[w*64+bits.TrailingZeros64(rest)]
+			if refuses(r.Rule, a.Verb) {
+				r = denying(r)
+			}
 			switch {
 			case r.Observe:
 			case conditional(r.Rule) || len(r.Clusters) > 0 && !all(p.clusterNames(), func(s string) bool { return slices.Contains(r.Clusters, s) }):
 				maybe = append(maybe, r)
+			case r.Effect == access.Deny && len(sure) > 0 && sure[0].Effect == access.Allow: // it was an allow
+				sure = slices.Insert(sure, 0, r)
 			default:
 				sure = append(sure, r)
 			}
 		}
 	}
-	return decided(sure, maybe, m.builtIn())
+	c := decided(sure, maybe, m.builtIn())
+	for _, r := range maybe {
+		if c.Effect == string(access.Deny) && sure[0].blocked && r.Effect == access.Ask { // an ask beats the allow that blocks
+			c.If, c.Conditions = true, append(c.Conditions, r.Name)
+		}
+	}
+	slices.Sort(c.Conditions)
+	return c
+}
+
+// refuses says whether an allow or ask that matches a request refuses it: nothing of a port-forward is looked at.
+func refuses(r *Rule, verb string) bool {
+	return verb == "portforward" && r.Obligations.Binary == "block"
+}
+
+// denying is a rule as the deny that it comes to.
+func denying(r *compiledRule) *compiledRule {
+	x := *r.Rule
+	x.Effect = access.Deny
+	return &compiledRule{Rule: &x, blocked: r.Effect == access.Allow}
 }
 
 func (p *Policy) clusterNames() []string {

@@ -32,6 +32,10 @@ func (m *Match) decision(o outcome, obj *access.Object) access.Decision {
 			}
 			return d
 		}
+		if o.blocked {
+			d.Message = fmt.Sprintf("rule %q lets nothing out that is not looked at (binary: block), and what a forwarded port carries is not, so %s may not %s", o.name, who, what)
+			return d
+		}
 		d.Message = fmt.Sprintf("rule %q denies %s to %s", o.name, who, what)
 	}
 	if o.rule.Reason != "" {

@@ -62,6 +62,7 @@ type ruleFile struct {
 	Links           string       `yaml:"links"`
 	Grant           grantFile    `yaml:"grant"`
 	Mask            string       `yaml:"mask"`
+	Binary          string       `yaml:"binary"`
 	Record          string       `yaml:"record"`
 }
 
@@ -235,7 +236,7 @@ func (c *checker) full(f ruleFile, _ *Rule) *fault {
 		{"resources", len(f.Resources) == 0}, {"namespaces", len(f.Namespaces) == 0}, {"resourceNames", len(f.ResourceNames) == 0},
 		{"nonResourceURLs", len(f.NonResourceURLs) == 0}, {"argv", len(f.Argv) == 0}, {"dryRun", f.DryRun == nil}, {"when", strings.TrimSpace(f.When) == ""},
 		{"object", len(f.Object.Any)+len(f.Object.None)+len(f.Object.Fields) == 0}, {"mode", f.Mode == ""}, {"tier", f.Tier == ""},
-		{"mask", f.Mask == ""}, {"record", f.Record == ""},
+		{"mask", f.Mask == ""}, {"binary", f.Binary == ""}, {"record", f.Record == ""},
 	} {
 		if field.empty && f.at.has(field.name) {
 			return faultf(f.at.of(field.name), "%s: there is nothing in it; fill it in, or leave the field out", field.name)

@@ -241,6 +241,13 @@ func TestLoadRefusesRules(t *testing.T) {
 		{"a link alone by another name", ask + ", links: only}", "line 22", `links: "only" is neither login nor alone`},
 		{"links of an allow", allow + ", links: alone}", "line 22", "links: only a rule that asks has it"},
 		{"unknown mask", allow + ", mask: maybe}", "line 22", `mask: "maybe" is neither on nor off`},
+		{"unknown binary", exec + ",\n   binary: blok}", "line 23", `binary: "blok" is neither pass nor block; did you mean block?`},
+		{"empty binary", exec + ", binary: }", "line 22", `binary: there is nothing in it`},
+		{"binary of a deny", deny + ",\n   binary: block}", "line 23", `binary: what is denied has no answer to mask, block or record`},
+		{"binary of no stream", allow + ", binary: block}", "line 22", `binary: it is about what comes out of exec, attach and port-forward`},
+		{"binary of paths", `- {name: a, effect: allow, groups: [agents], verbs: [get], nonResourceURLs: [/version], binary: pass}`, "line 22", `none of which is among the verbs here`},
+		{"binary of what nobody looks at", exec + ", mask: off, binary: block}", "line 22", `with mask: off nothing is; leave one of them out`},
+		{"binary that leaves nothing", strings.Replace(exec, "[exec]", "[portforward]", 1) + ", binary: block}", "line 22", `leaves nothing of a port-forward, which is never looked at; write effect: deny`},
 		{"unknown record", allow + ", record: meta}", "line 22", `record: "meta" is neither full nor metadata`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
