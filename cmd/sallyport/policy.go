@@ -34,8 +34,8 @@ func policyCommand() *command {
 				args:    "[FILE]",
 				summary: "check a policy and show who may do what",
 				help: whichPolicy + "\n" +
-					"It shows who may do what, rules that only the gate holds and the cluster's RBAC cannot, rules in observe mode, and rules\n" +
-					"that do not do what they seem to. Exit code 1: the gate would refuse the file.",
+					"It shows who may do what, rules that only the gate holds and the cluster's RBAC cannot, what agents see unmasked, rules\n" +
+					"in observe mode, and rules that do not do what they seem to. Exit code 1: the gate would refuse the file.",
 				setup: setupCheck,
 			},
 			{
@@ -108,7 +108,7 @@ func readFile(what, file string) ([]byte, error) {
 }
 
 func setupCheck(env environment, fs *flag.FlagSet) func(context.Context, []string) error {
-	asJSON := fs.Bool("json", false, `print JSON: {"file", "digest", "error", "observe", "problems", "oneWall", "observed", "matrix"}`)
+	asJSON := fs.Bool("json", false, `print JSON: {"file", "digest", "error", "observe", "problems", "oneWall", "unmasked", "observed", "matrix"}`)
 	strict := fs.Bool("strict", false, "a warning is an error too")
 	return func(_ context.Context, args []string) error {
 		if len(args) > 1 {
@@ -170,6 +170,15 @@ func printCheck(w io.Writer, c checked, rules int) {
 	section("Rules that only the gate holds: the cluster's RBAC knows nothing of what they look at.", len(c.OneWall), func(row func(...string)) {
 		for _, o := range c.OneWall {
 			row("  "+o.Rule, fmt.Sprintf("line %d", o.Line), string(o.Effect), "by "+strings.Join(o.By, ", "))
+		}
+	})
+	section("What agents see unmasked. A rule shows it where no other rule that allows the request says mask: on.", len(c.Unmasked), func(row func(...string)) {
+		for _, u := range c.Unmasked {
+			name := u.Rule
+			if name == "" {
+				name = "(exempt)"
+			}
+			row("  "+name, fmt.Sprintf("line %d", u.Line), u.Says)
 		}
 	})
 	section("Rules in observe mode: recorded, not enforced.", len(c.Observed), func(row func(...string)) {

@@ -221,11 +221,14 @@ func compare(old, now *policy.Policy) []string {
 		old, now any
 	}{
 		{"the gate's audience", old.Audience, now.Audience}, {"issuers of agents", old.Issuers, now.Issuers}, {"clusters", old.Clusters, now.Clusters},
-		{"tiers", old.Tiers, now.Tiers}, {"sessions", old.Sessions, now.Sessions}, {"reviewers", old.Reviewers, now.Reviewers}, {"masking, which is what agents are not shown", old.Masking, now.Masking},
+		{"tiers", old.Tiers, now.Tiers}, {"sessions", old.Sessions, now.Sessions}, {"reviewers", old.Reviewers, now.Reviewers},
 	} {
 		if !reflect.DeepEqual(part.old, part.now) {
 			out = append(out, "~ "+part.name)
 		}
+	}
+	if !old.Masking.Same(now.Masking) {
+		out = append(out, "~ masking, which is what agents are not shown")
 	}
 	if old.Observe != now.Observe {
 		out = append(out, map[bool]string{true: "~ it observes only: nothing it denies is denied any more", false: "~ it is enforced, and no longer only observed"}[now.Observe])

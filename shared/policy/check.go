@@ -12,7 +12,9 @@ import (
 type Report struct {
 	Problems []Problem `json:"problems"`
 	OneWall  []OneWall `json:"oneWall"`
-	Matrix   Matrix    `json:"matrix"`
+	// Unmasked is what agents see as it is, because the policy says so.
+	Unmasked []Unmasked `json:"unmasked"`
+	Matrix   Matrix     `json:"matrix"`
 }
 
 // A Problem is a rule that does not do what it seems to. None keeps a policy from being used.
@@ -36,9 +38,16 @@ type OneWall struct {
 	By []string `json:"by"`
 }
 
+// An Unmasked is a rule with mask: off, or an exemption.
+type Unmasked struct {
+	Rule string `json:"rule,omitempty"` // empty for an exemption
+	Line int    `json:"line"`
+	Says string `json:"says"` // what is seen, and by whom
+}
+
 // Check reports on the policy as a whole. Equal policies have equal reports.
 func (p *Policy) Check() Report {
-	r := Report{Problems: []Problem{}, OneWall: []OneWall{}, Matrix: Matrix{Groups: []Column{}, Rows: []Row{}}}
+	r := Report{Problems: []Problem{}, OneWall: []OneWall{}, Unmasked: p.unmasked(), Matrix: Matrix{Groups: []Column{}, Rows: []Row{}}}
 	if p.Observe {
 		r.Problems = append(r.Problems, Problem{Kind: "observed", Says: "the whole policy is in observe mode: nothing is asked or denied, and the tiers' RBAC alone decides; write mode: enforce to enforce it"})
 	}
@@ -57,6 +66,38 @@ func (p *Policy) Check() Report {
 		r.Matrix = p.matrix()
 	}
 	return r
+}
+
+// unmasked lists the rules that show answers as they are, and then the exemptions.
+func (p *Policy) unmasked() []Unmasked {
+	out := []Unmasked{}
+	for i := range p.Rules {
+		if x := &p.Rules[i]; x.Obligations.Mask == "off" && !x.Observe {
+			out = append(out, Unmasked{x.Name, x.Line, "answers to " + x.about()})
+		}
+	}
+	for _, x := range p.Masking.Exempt {
+		out = append(out, Unmasked{Line: x.Line, Says: fmt.Sprintf("%s of %s, for %s", x.Path, some(x.Resources), plural("tier", "tiers", x.Tiers))})
+	}
+	return out
+}
+
+// about says in words which requests a rule is about, as far as verbs and resources tell.
+func (r *Rule) about() string {
+	verbs, what := "every verb", "everything"
+	if len(r.Verbs) > 0 && !slices.Contains(r.Verbs, "*") {
+		verbs = some(r.Verbs)
+	}
+	switch {
+	case len(r.NonResourceURLs) > 0:
+		what = some(r.NonResourceURLs)
+	case len(r.Resources) > 0 && !slices.Contains(r.Resources, "*"):
+		what = some(r.Resources)
+	}
+	if len(r.Groups) > 0 {
+		return fmt.Sprintf("%s on %s, for %s", verbs, what, plural("group", "groups", r.Groups))
+	}
+	return fmt.Sprintf("%s on %s, for everybody", verbs, what)
 }
 
 func watched(x *Rule) string {

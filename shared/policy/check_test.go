@@ -80,6 +80,38 @@ func TestOneWall(t *testing.T) {
 	}
 }
 
+// Whoever reads a policy sees what it shows.
+func TestUnmasked(t *testing.T) {
+	p := load(t, get+`
+- {name: bare, effect: allow, groups: [agents], verbs: [get, list], apiGroups: [""], resources: [nodes, events], mask: off}
+- {name: asked, effect: ask, apiGroups: [apps], mask: off}
+- {name: health, effect: allow, groups: [agents, observers], verbs: [get], nonResourceURLs: [/healthz/*], mask: off}
+- {name: watched, effect: allow, mode: observe, groups: [agents], verbs: [get], apiGroups: [""], resources: [pods], mask: off}
+- {name: masked, effect: allow, groups: [agents], verbs: [get], apiGroups: [""], resources: [services], mask: on}
+masking:
+  names: [PIN]
+  exempt:
+  - {tiers: [operate, maintain], apiGroups: [""], resources: [configmaps], path: data.EXAMPLE_TOKEN}
+  - tiers: [observe]
+    apiGroups: [""]
+    resources: [secrets]
+    path: data.ca\.crt
+`)
+	want := []policy.Unmasked{
+		{Rule: "bare", Line: 25, Says: "answers to get, list on nodes, events, for group agents"},
+		{Rule: "asked", Line: 26, Says: "answers to every verb on everything, for everybody"},
+		{Rule: "health", Line: 27, Says: "answers to get on /healthz/*, for groups agents, observers"},
+		{Line: 33, Says: "data.EXAMPLE_TOKEN of configmaps, for tiers operate, maintain"},
+		{Line: 34, Says: `data.ca\.crt of secrets, for tier observe`},
+	}
+	if d := cmp.Diff(want, p.Check().Unmasked); d != "" {
+		t.Error(d)
+	}
+	if got := load(t, get).Check().Unmasked; got == nil || len(got) > 0 {
+		t.Errorf("a policy that shows nothing: %+v", got)
+	}
+}
+
 func TestMatrix(t *testing.T) {
 	p := load(t, `
 - {name: read, effect: allow, groups: [observers, agents], verbs: [get, list], apiGroups: [""], resources: [pods, configmaps, events]}

@@ -50,6 +50,7 @@ type Detector struct {
 // An Exemption is a place that requests forwarded as one of some tiers are answered as it is: no name, path or detector
 // masks it, nor what is below it.
 type Exemption struct {
+	Line  int      `json:"line"`
 	Tiers []string `json:"tiers"`
 	MaskPath
 }
@@ -71,7 +72,15 @@ func (m Masking) NamesRE() *regexp.Regexp {
 }
 
 // Same says whether two policies mask alike.
-func (m Masking) Same(as Masking) bool { return reflect.DeepEqual(m, as) }
+func (m Masking) Same(as Masking) bool {
+	for _, x := range []*Masking{&m, &as} {
+		x.Exempt = slices.Clone(x.Exempt)
+		for i := range x.Exempt {
+			x.Exempt[i].Line = 0 // moved is not changed
+		}
+	}
+	return reflect.DeepEqual(m, as)
+}
 
 // Exempted are the places that requests forwarded as a tier are answered unmasked.
 func (m Masking) Exempted(tier string) []MaskPath {
@@ -403,7 +412,7 @@ func least(r *syntax.Regexp) int {
 }
 
 func (f exemptFile) exemption(tiers []access.Tier) (Exemption, *fault) {
-	x := Exemption{Tiers: f.Tiers}
+	x := Exemption{Line: int(f.at.begin), Tiers: f.Tiers}
 	var known []string
 	for _, t := range tiers {
 		known = append(known, t.Name)

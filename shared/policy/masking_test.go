@@ -51,8 +51,8 @@ func TestMasking(t *testing.T) {
 		},
 		Detectors: []policy.Detector{{Name: "acme", Pattern: "acme-([0-9a-f]{32})", Keywords: []string{"acme-"}}, {Name: "card", Pattern: `\b[0-9]{16}\b`, Keywords: []string{"card"}}},
 		Exempt: []policy.Exemption{
-			{Tiers: []string{"operate", "maintain"}, MaskPath: shown},
-			{Tiers: []string{"maintain"}, MaskPath: crt},
+			{Line: 33, Tiers: []string{"operate", "maintain"}, MaskPath: shown},
+			{Line: 34, Tiers: []string{"maintain"}, MaskPath: crt},
 		},
 	}
 	if d := cmp.Diff(want, p.Masking); d != "" {
