@@ -235,6 +235,7 @@ func explain(env environment, p *policy.Policy, q question, asJSON bool) error {
 		{"decision", decided(d)},
 		{"message", d.Message},
 	}
+	list = append(list, [2]string{"answer", shown(d)})
 	if d.Effect == access.Ask {
 		list = append(list, [2]string{"yes would give", given(d)})
 	}
@@ -293,6 +294,17 @@ func decided(d access.Decision) string {
 		return string(d.Effect) + ", because no rule allows it"
 	}
 	return fmt.Sprintf("%s, by rule %q", d.Effect, d.Rule)
+}
+
+// shown says what is seen of the answer, where that is not what it is by default.
+func shown(d access.Decision) string {
+	switch {
+	case d.Obligations.Mask == "off":
+		return "as the cluster gives it, not masked"
+	case d.Obligations.Binary == "block":
+		return "masked; what is not text is blocked"
+	}
+	return ""
 }
 
 // given says what a yes to an ask would give, and who could say it.

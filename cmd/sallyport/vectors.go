@@ -45,6 +45,8 @@ type vector struct {
 	Observed    string    `yaml:"observed"` // what observe mode let pass
 	Rule        string    `yaml:"rule"`
 	Message     string    `yaml:"message"`
+	Mask        string    `yaml:"mask"`   // on or off
+	Binary      string    `yaml:"binary"` // pass or block
 
 	line int
 }
@@ -94,6 +96,8 @@ type outcome struct {
 	Observed string `json:"observed,omitempty"`
 	Rule     string `json:"rule,omitempty"`
 	Message  string `json:"message,omitempty"`
+	Mask     string `json:"mask,omitempty"`
+	Binary   string `json:"binary,omitempty"`
 }
 
 func (o outcome) String() string {
@@ -103,6 +107,12 @@ func (o outcome) String() string {
 	}
 	if o.Rule != "" {
 		s += fmt.Sprintf(" by %q", o.Rule)
+	}
+	if o.Mask != "" {
+		s += ", mask " + o.Mask
+	}
+	if o.Binary != "" {
+		s += ", binary " + o.Binary
 	}
 	if o.Message != "" {
 		s += ": " + o.Message
@@ -187,9 +197,15 @@ func (v vector) test(p *policy.Policy, now time.Time) (*failure, error) {
 	if err != nil {
 		return nil, err
 	}
-	want := outcome{v.Expect, v.Observed, v.Rule, v.Message}
+	want := outcome{v.Expect, v.Observed, v.Rule, v.Message, v.Mask, v.Binary}
 	got := a.outcome()
-	if (v.Observed == "" || v.Observed == got.Observed) && want.Effect == got.Effect && (v.Rule == "" || v.Rule == got.Rule) && strings.Contains(got.Message, v.Message) {
+	if v.Mask == "" {
+		got.Mask = "" // nobody asks
+	}
+	if v.Binary == "" {
+		got.Binary = ""
+	}
+	if want.Mask == got.Mask && want.Binary == got.Binary && (v.Observed == "" || v.Observed == got.Observed) && want.Effect == got.Effect && (v.Rule == "" || v.Rule == got.Rule) && strings.Contains(got.Message, v.Message) {
 		return nil, nil
 	}
 	return &failure{Line: v.line, Name: v.Name, Request: v.Request, Want: want, Got: got, Near: a.decision.Near}, nil
@@ -201,6 +217,9 @@ func (a answer) outcome() outcome {
 		return outcome{Effect: invalid, Message: a.refused.Error()}
 	}
 	o := outcome{Effect: string(a.decision.Effect), Rule: a.decision.Rule, Message: a.decision.Message}
+	if a.decision.Effect != access.Deny {
+		o.Mask, o.Binary = a.decision.Obligations.Mask, cmp.Or(a.decision.Obligations.Binary, "pass")
+	}
 	if seen := a.decision.Observed; seen != nil {
 		o.Observed, o.Rule, o.Message = string(seen.Effect), seen.Rule, seen.Message
 	}
@@ -298,6 +317,10 @@ func parseVectors(file string, text []byte) (*vectorFile, error) {
 			return refuse(value(list.Content[i], "expect").Line, fmt.Errorf("expect: %q is no outcome%s", v.Expect, suggest(v.Expect, effects)))
 		case v.Observed != "" && v.Observed != string(access.Ask) && v.Observed != string(access.Deny):
 			return refuse(value(list.Content[i], "observed").Line, fmt.Errorf("observed: %q is no outcome that can be observed; write ask or deny", v.Observed))
+		case v.Mask != "" && v.Mask != "on" && v.Mask != "off":
+			return refuse(value(list.Content[i], "mask").Line, fmt.Errorf("mask: %q is neither on nor off", v.Mask))
+		case v.Binary != "" && v.Binary != "pass" && v.Binary != "block":
+			return refuse(value(list.Content[i], "binary").Line, fmt.Errorf("binary: %q is neither pass nor block", v.Binary))
 		}
 		v.Name = cmp.Or(v.Name, v.Request)
 	}
