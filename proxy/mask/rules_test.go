@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"sallyport/proxy/mask"
 	"sallyport/proxy/mask/masktest"
@@ -40,8 +41,13 @@ func TestWords(t *testing.T) {
 				if !form.MatchString(word) || mask.Plain(key, ns, v) != word {
 					t.Fatalf("%d: %q", n, word)
 				}
-				if b, err := base64.StdEncoding.DecodeString(mask.Encoded(key, ns, v)); err != nil || string(b) != word {
-					t.Fatalf("%q, %v", b, err)
+				written := base64.StdEncoding.EncodeToString(v)
+				want := word
+				if n > 256 { // it is not decoded
+					want = mask.Plain(key, ns, []byte(written))
+				}
+				if b, err := base64.StdEncoding.DecodeString(mask.Encoded(key, ns, []byte(written))); err != nil || string(b) != want {
+					t.Fatalf("%d: %q, %v", n, b, err)
 				}
 				id := fmt.Sprintf("%x/%s/%d", key[:1], ns, n)
 				if other, ok := seen[word]; ok {
@@ -62,6 +68,81 @@ func TestWords(t *testing.T) {
 	}
 	if b, err := base64.StdEncoding.DecodeString(mask.Encoded(nil, "prod", nil)); err != nil || string(b) != mask.Constant {
 		t.Fatalf("%q, %v", b, err)
+	}
+}
+
+// One value looks the same wherever a Secret has it: in data, however its base64 is broken into lines, and in what was applied,
+// as data or as stringData. Another value, and the same one in another namespace, looks otherwise.
+func TestEqualValuesLookEqual(t *testing.T) {
+	long := strings.Repeat("a line of a certificate\n", 40)
+	written := func(v string) string { return base64.StdEncoding.EncodeToString([]byte(v)) }
+	lines := func(v string) string { return written(v)[:8] + "\r\n" + written(v)[8:] + "\n" }
+	secret := func(ns, value, apply string) string {
+		applied, _ := json.Marshal(fmt.Sprintf(`{"apiVersion":"v1","kind":"Secret","metadata":{"name":"db","namespace":%q},%s}`, ns, apply))
+		return fmt.Sprintf(`{"metadata":{"name":"db","namespace":%q,"annotations":{"kubectl.kubernetes.io/last-applied-configuration":%s}},"data":{"a":%q}}`, ns, applied, value)
+	}
+	type masks struct {
+		Metadata struct{ Annotations map[string]string }
+		Data     map[string]string
+	}
+	read := func(ns, body string) (data, applied []string) {
+		t.Helper()
+		for _, r := range []mask.Request{{Resource: "secrets", Verb: "list"}, {Resource: "secrets", Verb: "list", Namespace: ns}} {
+			var list struct{ Items []masks }
+			in := `{"kind":"SecretList","items":[` + body + `]}`
+			rules, err := mask.Compile(config, r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out, err := io.ReadAll(rules.Reader(iotest.OneByteReader(strings.NewReader(in)), session)) // every value comes in parts
+			if err != nil || masking(t, config, r, in) != string(out) {
+				t.Fatalf("%s, %v", out, err)
+			}
+			if err := json.Unmarshal(out, &list); err != nil || len(list.Items) != 1 {
+				t.Fatalf("%s: %v", out, err)
+			}
+			var inner struct{ Data, StringData map[string]string }
+			if err := json.Unmarshal([]byte(list.Items[0].Metadata.Annotations["kubectl.kubernetes.io/last-applied-configuration"]), &inner); err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range []map[string]string{list.Items[0].Data, inner.Data} {
+				if v, ok := m["a"]; ok {
+					b, err := base64.StdEncoding.DecodeString(v)
+					if err != nil {
+						t.Fatal(err)
+					}
+					m["a"] = string(b)
+				}
+			}
+			data, applied = append(data, list.Items[0].Data["a"]), append(applied, inner.Data["a"]+inner.StringData["a"])
+		}
+		return data, applied
+	}
+	for _, test := range []struct {
+		name, value, apply string
+		equal              bool
+	}{
+		{"data", written("hunter2"), `"data":{"a":"` + written("hunter2") + `"}`, true},
+		{"data in lines", written("hunter2 hunter2"), fmt.Sprintf(`"data":{"a":%q}`, lines("hunter2 hunter2")), true},
+		{"stringData", written("hunter2"), `"stringData":{"a":"hunter2"}`, true},
+		{"stringData of 256 bytes", written(long[:256]), fmt.Sprintf(`"stringData":{"a":%q}`, long[:256]), true},
+		{"nothing", "", `"stringData":{"a":""}`, true},
+		{"long data", written(long), `"data":{"a":"` + written(long) + `"}`, true},
+		{"long stringData, which is not compared", written(long), fmt.Sprintf(`"stringData":{"a":%q}`, long), false},
+		{"another value", written("hunter2"), `"stringData":{"a":"hunter3"}`, false},
+		{"the base64 of it", written("hunter2"), `"stringData":{"a":"` + written("hunter2") + `"}`, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			data, applied := read("prod", secret("prod", test.value, test.apply))
+			for i := range data {
+				if !strings.HasPrefix(data[i], "[masked:") || (data[i] == applied[i]) != test.equal || data[i] != data[0] {
+					t.Errorf("data has %q, what was applied %q", data, applied)
+				}
+			}
+			if other, _ := read("stage", secret("stage", test.value, test.apply)); other[0] == data[0] || other[1] == data[1] {
+				t.Errorf("in another namespace it looks the same: %q", other)
+			}
+		})
 	}
 }
 

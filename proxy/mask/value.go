@@ -249,6 +249,9 @@ func (s *scanner) mark(act action, v []byte) []byte {
 	if !s.keyed(act) {
 		return constant(act)
 	}
+	if base64ed(act) {
+		v = s.words.decoded(v)
+	}
 	s.masking = s.words.plain(s.masking[:0], s.ns, v)
 	return s.form(act)
 }
@@ -281,7 +284,7 @@ func (s *scanner) add(p []byte) {
 func (s *scanner) end() {
 	mark := constant(s.act)
 	if s.hashing {
-		s.masking = s.words.end(s.masking[:0])
+		s.masking = s.words.end(s.masking[:0], base64ed(s.act))
 		mark = s.form(s.act)
 	}
 	s.out = append(s.out, '"')
@@ -289,9 +292,12 @@ func (s *scanner) end() {
 	s.out = append(s.out, '"')
 }
 
+// base64ed says whether base64 is expected at a place.
+func base64ed(act action) bool { return act == encoded || act == helm2 }
+
 // form is the mask that was made, as base64 where that is expected.
 func (s *scanner) form(act action) []byte {
-	if act != encoded && act != helm2 {
+	if !base64ed(act) {
 		return s.masking
 	}
 	n := len(s.masking)
@@ -302,7 +308,7 @@ func (s *scanner) form(act action) []byte {
 var constantPlain, constantEncoded = []byte(Constant), []byte(encodedConstant)
 
 func constant(act action) []byte {
-	if act == encoded || act == helm2 {
+	if base64ed(act) {
 		return constantEncoded
 	}
 	return constantPlain

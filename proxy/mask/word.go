@@ -30,18 +30,22 @@ func Plain(key []byte, namespace string, value []byte) string {
 	return string(newWords(key).plain(nil, []byte(namespace), value))
 }
 
-// Encoded is Plain as base64, always 28 bytes, for where the API has base64. The value is the base64 as it is written.
+// Encoded is Plain as base64, always 28 bytes, for where the API has base64. The mask is that of what the value decodes to, so
+// that a value has the same mask in data and in stringData; of one that is longer than a few lines, or is no base64, it is
+// that of the value as it is written.
 func Encoded(key []byte, namespace string, value []byte) string {
 	if key == nil {
 		return encodedConstant
 	}
-	return base64.StdEncoding.EncodeToString([]byte(Plain(key, namespace, value)))
+	w := newWords(key)
+	return base64.StdEncoding.EncodeToString(w.plain(nil, []byte(namespace), w.decoded(value)))
 }
 
 // Sizes of what is hashed.
 const (
-	direct = 256      // the longest value that is hashed as it is
-	block  = 16 << 10 // of a longer one, what is compressed at a time
+	direct        = 256      // the longest value that is hashed as it is
+	encodedDirect = 512      // the longest that may be base64 of one, with line breaks
+	block         = 16 << 10 // of a longer one, what is compressed at a time
 )
 
 // words makes the masks of one session.
@@ -59,6 +63,8 @@ type words struct {
 	text []byte // what goes into the mac next
 	part []byte // of a value that comes in pieces: what is not compressed yet
 	size int    // of the value so far
+
+	plainly []byte // what was decoded last
 }
 
 func newWords(key []byte) *words { return &words{key: key, mac: hmac.New(sha256.New, key)} }
@@ -76,6 +82,19 @@ func (w *words) second() cipher.AEAD {
 		panic(err) // AES has the block size that GCM wants
 	}
 	return gcm
+}
+
+// decoded is what a short value is base64 of, as the API server reads it, and else the value. It is valid until the next.
+func (w *words) decoded(value []byte) []byte {
+	if len(value) > encodedDirect {
+		return value
+	}
+	b, err := base64.StdEncoding.AppendDecode(w.plainly[:0], value)
+	if err != nil || len(b) > direct {
+		return value
+	}
+	w.plainly = b
+	return b
 }
 
 // plain appends the mask of a value.
@@ -112,8 +131,13 @@ func (w *words) add(p []byte) {
 	}
 }
 
-// end appends the mask of the value that was added.
-func (w *words) end(dst []byte) []byte {
+// end appends the mask of the value that was added, or of what it is base64 of.
+func (w *words) end(dst []byte, encoded bool) []byte {
+	if encoded && w.size <= encodedDirect {
+		if v := w.decoded(w.part); len(v) <= direct {
+			return w.word(dst, v)
+		}
+	}
 	if w.size <= direct {
 		return w.word(dst, w.part)
 	}
