@@ -78,7 +78,20 @@ func Mask(payload []byte, layers int, opt Options) (out []byte, isRelease bool, 
 			out, isRelease, err = nil, true, fmt.Errorf("masking a Helm release: %v", r)
 		}
 	}()
-	text, isRelease, err := open(payload, layers)
+	b, err := open(payload, layers)
+	if err != nil || b == nil {
+		return nil, err != nil, err
+	}
+	size, err := length(b)
+	if err != nil {
+		return nil, true, err
+	}
+	leave, err := enter(size)
+	if err != nil {
+		return nil, true, err
+	}
+	defer leave()
+	text, isRelease, err := unpack(b)
 	if err != nil || !isRelease {
 		return nil, isRelease, err
 	}
@@ -86,7 +99,7 @@ func Mask(payload []byte, layers int, opt Options) (out []byte, isRelease bool, 
 	if err := m.rewrite(text); err != nil {
 		return nil, true, err
 	}
-	b, err := shut(m.assemble(), layers)
+	b, err = shut(m.assemble(), layers)
 	return b, true, err
 }
 
@@ -117,22 +130,26 @@ func (o Options) complete() Options {
 
 var magic = []byte{0x1f, 0x8b, 0x08} // as Helm looks for it
 
-// open reads a payload down to its JSON. Not compressed is how Helm once wrote, and still reads.
-func open(payload []byte, layers int) (text []byte, isRelease bool, err error) {
+// open takes the base64 off a payload; nil when there is none.
+func open(payload []byte, layers int) (b []byte, err error) {
 	limit := maxStored
 	for range layers - 1 {
 		limit = base64.StdEncoding.EncodedLen(limit)
 	}
-	b := payload
-	if len(b) > limit {
+	if b = payload; len(b) > limit {
 		// Not a question of whose it is: nobody looks. What is not Helm's is masked here too, by the caller.
-		return nil, true, ErrBounds
+		return nil, ErrBounds
 	}
 	for range layers {
 		if b, err = decode(b); err != nil {
-			return nil, false, nil
+			return nil, nil
 		}
 	}
+	return b, nil
+}
+
+// unpack is the JSON of a release. Not compressed is how Helm once wrote, and still reads.
+func unpack(b []byte) (text []byte, isRelease bool, err error) {
 	if !bytes.HasPrefix(b, magic) {
 		return b, release(b), nil
 	}
@@ -151,6 +168,25 @@ func decode(b []byte) ([]byte, error) {
 	out := make([]byte, base64.StdEncoding.DecodedLen(len(b)))
 	n, err := base64.StdEncoding.Decode(out, b)
 	return out[:n], err
+}
+
+// length is how long what is stored is when it is unpacked: what says so in the gzip itself was written by anybody.
+func length(b []byte) (int, error) {
+	if !bytes.HasPrefix(b, magic) {
+		return len(b), nil
+	}
+	r, err := gzip.NewReader(bytes.NewReader(b))
+	if err != nil {
+		return 0, fmt.Errorf("inflating the release: %w", err)
+	}
+	n, err := io.Copy(io.Discard, io.LimitReader(r, maxInflated+1))
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("inflating the release: %w", err)
+	case n > maxInflated:
+		return 0, ErrBounds
+	}
+	return int(n), nil
 }
 
 func inflate(b []byte) ([]byte, error) {
