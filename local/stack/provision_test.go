@@ -101,7 +101,7 @@ func TestProvision(t *testing.T) {
 	}
 
 	cfg := DeployerConfig(s.URL)
-	for name, fields := range map[string][]string{settings.SlackSecret: {"signing_secret", "bot_token"}, settings.PagesSecret: {"key"}} {
+	for name, fields := range map[string][]string{settings.SlackSecret: {"signing_secret", "bot_token"}, settings.PagesSecret: {"key"}, settings.MaskSecret: {"key"}} {
 		out, err := secretsmanager.NewFromConfig(cfg).GetSecretValue(t.Context(), &secretsmanager.GetSecretValueInput{SecretId: &name})
 		if err != nil {
 			t.Fatal(err)
