@@ -64,6 +64,41 @@ func TestWords(t *testing.T) {
 	}
 }
 
+// Threat S13: who may write a ConfigMap, a variable or a release in a ConfigMap cannot try guesses of what a Secret holds.
+func TestGuesses(t *testing.T) {
+	masks := regexp.MustCompile(`\[masked:[a-z2-7]{12}\]|W21hc2tlZD[A-Za-z0-9+/]{18}`)
+	found := func(req mask.Request, in string) map[string]bool {
+		req.Namespace = "prod"
+		all := map[string]bool{}
+		for _, m := range masks.FindAllString(masking(t, config, req, in), -1) {
+			all[m] = true
+		}
+		return all
+	}
+	long := strings.Repeat("s3cr3t", 100)
+	object := func(keys string) string {
+		return strings.NewReplacer("LONG", long, "ENCODED", base64.StdEncoding.EncodeToString([]byte(long))).Replace(`{"metadata":{"annotations":{"kubectl.kubernetes.io/last-applied-configuration":"{\"data\":{\"a-password\":\"czNjcjN0\",\"b-password\":\"ENCODED\"},\"stringData\":{\"c-password\":\"s3cr3t\",\"d-password\":\"LONG\"}}"}},` + keys + `}`)
+	}
+	secrets := found(mask.Request{Resource: "secrets", Verb: "get"}, object(`"data":{"a-password":"czNjcjN0","b-password":"ENCODED"},"stringData":{"c-password":"s3cr3t","d-password":"LONG"}`))
+	if len(secrets) != 4 { // the annotation's are the same
+		t.Fatalf("a Secret has the masks %v", secrets)
+	}
+	for _, guess := range []map[string]bool{
+		found(mask.Request{Resource: "configmaps", Verb: "create"}, object(`"data":{"a-password":"s3cr3t","b-password":"LONG","c-password":"czNjcjN0"},"binaryData":{"a-password":"czNjcjN0","b-password":"ENCODED"}`)),
+		found(mask.Request{Group: "apps", Resource: "deployments", Verb: "patch"}, object(`"env":[{"name":"PASSWORD","value":"s3cr3t"},{"name":"PASSWORD","value":"LONG"},{"name":"PASSWORD","value":"czNjcjN0"}]`)),
+		found(mask.Request{Group: "secrets.example.com", Resource: "secrets", Verb: "create"}, object(`"env":[{"name":"PASSWORD","value":"s3cr3t"}]`)),
+	} {
+		if len(guess) < 1 {
+			t.Error("a guess is not masked")
+		}
+		for m := range guess {
+			if secrets[m] {
+				t.Errorf("a guess has the mask %s of what is in a Secret", m)
+			}
+		}
+	}
+}
+
 // Strings of every length around the sizes of the buffers, of every kind, come out right however they came in.
 func TestLong(t *testing.T) {
 	names := regexp.MustCompile(`password$`)
@@ -107,7 +142,7 @@ func TestLong(t *testing.T) {
 			if err := json.Unmarshal(whole, &o); err != nil {
 				t.Fatal(err)
 			}
-			want := map[string]string{"a": filler, "db-password": mask.Plain(session, "prod", []byte(filler)), "c": filler + "[masked]" + filler, "d": filler + "postgres://u:[masked]@db/x", "release": filler}
+			want := map[string]string{"a": filler, "db-password": mask.Plain(session, of(req, "prod"), []byte(filler)), "c": filler + "[masked]" + filler, "d": filler + "postgres://u:[masked]@db/x", "release": filler}
 			if req.Resource == "secrets" {
 				for k, v := range map[string]string{"a": filler, "db-password": filler, "c": filler + pem + filler, "d": filler + "postgres://u:s3cr3tpassw0rd@db/x", "release": filler} {
 					want[k] = mask.Encoded(session, "prod", []byte(v))
@@ -384,7 +419,7 @@ func TestHelm(t *testing.T) {
 			t.Fatal(err)
 		}
 		text, err := io.ReadAll(z)
-		if err != nil || bytes.Contains(text, []byte("s3cr3t")) || !bytes.Contains(text, []byte(`"deployed"`)) || !bytes.Contains(text, []byte(mask.Plain(session, "prod", []byte("s3cr3t")))) {
+		if err != nil || bytes.Contains(text, []byte("s3cr3t")) || !bytes.Contains(text, []byte(`"deployed"`)) || !bytes.Contains(text, []byte(mask.Plain(session, of(req, "prod"), []byte("s3cr3t")))) {
 			t.Fatalf("%s: %s, %v", resource, text, err)
 		}
 		// What is no release, or broken, is a value like any other, or masked whole.
