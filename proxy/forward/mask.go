@@ -107,7 +107,11 @@ func (s *state) mask(res *http.Response) error {
 	case err == nil && media == jsonType:
 		s.read(res, m.Rules.Reader(res.Body, m.Key))
 	case err == nil && media == "text/plain" && a.Resource == "pods" && a.Subresource == "log" && res.StatusCode == http.StatusOK:
-		res.Body = stream.Log(res.Body, m.Detect)
+		if res.Request.URL.Query().Has("limitBytes") {
+			res.Body = stream.LogPart(res.Body, m.Detect)
+		} else {
+			res.Body = stream.Log(res.Body, m.Detect)
+		}
 		longer(res)
 	case err == nil && media == "text/plain" && res.StatusCode >= http.StatusBadRequest:
 		b, err := io.ReadAll(io.LimitReader(res.Body, maxText+1))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -180,7 +181,11 @@ func TestTextIsMasked(t *testing.T) {
 	r := masking(t, func(w http.ResponseWriter, q *http.Request) {
 		switch {
 		case strings.HasSuffix(q.URL.Path, "/log"):
-			fmt.Fprintln(w, "a line\ntoken "+token)
+			text := "a line\ntoken " + token + "\n"
+			if n, err := strconv.Atoi(q.URL.Query().Get("limitBytes")); err == nil {
+				text = text[:n]
+			}
+			fmt.Fprint(w, text)
 		case strings.HasSuffix(q.URL.Path, "/exec"):
 			c, _, err := http.NewResponseController(w).Hijack()
 			if err != nil {
@@ -195,6 +200,11 @@ func TestTextIsMasked(t *testing.T) {
 	})
 	if res, body, err := r.get(t, "/clusters/dev/api/v1/namespaces/dev/pods/web/log", good("bot")); err != nil || res.StatusCode != 200 || strings.Contains(body, token) || !strings.Contains(body, "a line\ntoken [masked]") {
 		t.Errorf("a log: %d %q, %v", res.StatusCode, body, err)
+	}
+	for n := len("a line\ntoken ") + 1; n < len("a line\ntoken "+token); n++ {
+		if _, body, err := r.get(t, fmt.Sprintf("/clusters/dev/api/v1/namespaces/dev/pods/web/log?limitBytes=%d", n), good("bot")); err != nil || body != "a line\ntoken [masked]" {
+			t.Errorf("%d bytes of a log: %q, %v", n, body, err)
+		}
 	}
 	c, br := dial(t, r, execRequest+"Authorization: Bearer good:bot\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n")
 	res, err := http.ReadResponse(br, nil)

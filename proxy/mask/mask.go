@@ -135,9 +135,10 @@ func (r *Rules) Bytes(b, key []byte) ([]byte, error) {
 	return s.out, nil
 }
 
-// Text masks text that is no JSON: a Warning header, an error of a proxy on the way. Around Secrets, what the text quotes
-// is masked too.
+// Text masks text that is no JSON: a Warning header, an error of a proxy on the way. An object that the text quotes is masked
+// whole; around Secrets, all that it quotes is.
 func (r *Rules) Text(s string) string {
+	s = quoted(s)
 	if r.secrets() {
 		s = r.sentence(s)
 	}

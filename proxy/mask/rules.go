@@ -25,6 +25,10 @@ var always = []rule{
 	at(value, deep, "env", every, "value"),
 	at(scalar, deep, "env", named),
 
+	// A Status, which says what is wrong with what a patch makes of what is stored, and quotes it.
+	at(sentence, "message"),
+	at(sentence, "details", "causes", every, "message"),
+
 	at(keep, "apiVersion"),
 	at(keep, "kind"),
 	at(scope, "metadata", "namespace"),
@@ -46,9 +50,6 @@ var (
 		at(encoded, "data", everyKey),
 		at(plain, "stringData", everyKey),
 		at(helm2, "data", "release"),
-		// A json-patch can copy stored data to where validation quotes it. No Secret has these fields; a Status does.
-		at(sentence, "message"),
-		at(sentence, "details", "causes", every, "message"),
 	}
 	ofConfigMaps = []rule{
 		at(scalar, "data", named),

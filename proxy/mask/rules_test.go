@@ -146,6 +146,41 @@ func TestEqualValuesLookEqual(t *testing.T) {
 	}
 }
 
+// Threat S13: who may write a ConfigMap, a variable or a release in a ConfigMap cannot try guesses of what a Secret holds.
+func TestGuesses(t *testing.T) {
+	masks := regexp.MustCompile(`\[masked:[a-z2-7]{12}\]|W21hc2tlZD[A-Za-z0-9+/]{18}`)
+	found := func(req mask.Request, in string) map[string]bool {
+		req.Namespace = "prod"
+		all := map[string]bool{}
+		for _, m := range masks.FindAllString(masking(t, config, req, in), -1) {
+			all[m] = true
+		}
+		return all
+	}
+	long := strings.Repeat("s3cr3t", 100)
+	object := func(keys string) string {
+		return strings.NewReplacer("LONG", long, "ENCODED", base64.StdEncoding.EncodeToString([]byte(long))).Replace(`{"metadata":{"annotations":{"kubectl.kubernetes.io/last-applied-configuration":"{\"data\":{\"a-password\":\"czNjcjN0\",\"b-password\":\"ENCODED\"},\"stringData\":{\"c-password\":\"s3cr3t\",\"d-password\":\"LONG\"}}"}},` + keys + `}`)
+	}
+	secrets := found(mask.Request{Resource: "secrets", Verb: "get"}, object(`"data":{"a-password":"czNjcjN0","b-password":"ENCODED"},"stringData":{"c-password":"s3cr3t","d-password":"LONG"}`))
+	if len(secrets) != 4 { // the annotation's are the same
+		t.Fatalf("a Secret has the masks %v", secrets)
+	}
+	for _, guess := range []map[string]bool{
+		found(mask.Request{Resource: "configmaps", Verb: "create"}, object(`"data":{"a-password":"s3cr3t","b-password":"LONG","c-password":"czNjcjN0"},"binaryData":{"a-password":"czNjcjN0","b-password":"ENCODED"}`)),
+		found(mask.Request{Group: "apps", Resource: "deployments", Verb: "patch"}, object(`"env":[{"name":"PASSWORD","value":"s3cr3t"},{"name":"PASSWORD","value":"LONG"},{"name":"PASSWORD","value":"czNjcjN0"}]`)),
+		found(mask.Request{Group: "secrets.example.com", Resource: "secrets", Verb: "create"}, object(`"env":[{"name":"PASSWORD","value":"s3cr3t"}]`)),
+	} {
+		if len(guess) < 1 {
+			t.Error("a guess is not masked")
+		}
+		for m := range guess {
+			if secrets[m] {
+				t.Errorf("a guess has the mask %s of what is in a Secret", m)
+			}
+		}
+	}
+}
+
 // Strings of every length around the sizes of the buffers, of every kind, come out right however they came in.
 func TestLong(t *testing.T) {
 	names := regexp.MustCompile(`password$`)
@@ -189,7 +224,7 @@ func TestLong(t *testing.T) {
 			if err := json.Unmarshal(whole, &o); err != nil {
 				t.Fatal(err)
 			}
-			want := map[string]string{"a": filler, "db-password": mask.Plain(session, "prod", []byte(filler)), "c": filler + "[masked]" + filler, "d": filler + "postgres://u:[masked]@db/x", "release": filler}
+			want := map[string]string{"a": filler, "db-password": mask.Plain(session, of(req, "prod"), []byte(filler)), "c": filler + "[masked]" + filler, "d": filler + "postgres://u:[masked]@db/x", "release": filler}
 			if req.Resource == "secrets" {
 				for k, v := range map[string]string{"a": filler, "db-password": filler, "c": filler + pem + filler, "d": filler + "postgres://u:s3cr3tpassw0rd@db/x", "release": filler} {
 					want[k] = mask.Encoded(session, "prod", []byte(v))
@@ -389,6 +424,9 @@ func TestSentences(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if got := rules.Text(`{"data":{"password":"czNjcjN0"}} czNjcjN0`); got != `[masked] [masked]` {
+		t.Errorf("an object became %s", got)
+	}
 	for in, want := range map[string]string{
 		`secrets "db" not found`: `secrets "db" not found`,
 		`secrets "db" is forbidden: User "arn:aws:x" cannot get resource "secrets" in API group "" in the namespace "prod"`:                          `secrets "db" is forbidden: User "[masked]" cannot get resource "secrets" in API group "" in the namespace "prod"`,
@@ -399,7 +437,6 @@ func TestSentences(t *testing.T) {
 		`quoted "a\"czNjcjN0\" b" and 'czNjcjN0' and ` + "`czNjcjN0`":                                                                                `quoted "[masked]" and '[masked]' and ` + "`[masked]`",
 		`never closed "czNjcjN0 czNjcjN0`:                                                              `never closed "[masked]"`,
 		`it doesn't say czNjcjN0`:                                                                      `it doesn't say [masked]`,
-		`{"data":{"password":"czNjcjN0"}} czNjcjN0`:                                                    `{"[masked]":{"[masked]":"[masked]"}} [masked]`,
 		`metadata.uid: Invalid value: czNjcjN0/czNjcjN0==; data[czNjcjN0]`:                             `metadata.uid: Invalid value: [masked]; [masked]]`,
 		`strconv.ParseUint: parsing "czNjcjN0": invalid syntax`:                                        `[masked]: parsing "[masked]": invalid syntax`,
 		`no kind "czNjcjN0" is registered for version "v1" in scheme "pkg/api/legacyscheme/scheme.go"`: `no kind "[masked]" is registered for version "v1" in scheme "[masked]"`,
@@ -424,10 +461,58 @@ func TestSentences(t *testing.T) {
 		if got.Message != want || got.Details.Causes[0].Message != want || got.Details.Causes[0].Field != "metadata.labels" || got.Reason != "Invalid" || got.Code != 422 || got.Details.Name != "db" {
 			t.Errorf("%+v", got)
 		}
-		// The words of another resource's errors are only looked through by the detectors.
+		// The words of another resource's errors are looked through by the detectors.
 		other, _ := mask.Compile(config, mask.Request{Resource: "pods", Verb: "get"})
 		if got := other.Text(in + " postgres://u:s3cr3tpassw0rd@db/x"); got != in+" postgres://u:[masked]@db/x" {
 			t.Errorf("%s became %s", in, got)
+		}
+	}
+}
+
+// Threat S2: what is stored is quoted whole where a patch makes nonsense of it, of whatever kind it is.
+func TestQuotedObjects(t *testing.T) {
+	for _, req := range []mask.Request{{Resource: "configmaps", Verb: "patch", Namespace: "prod", Name: "a"}, {Group: "apps", Resource: "deployments", Verb: "patch", Namespace: "prod", Name: "a"}} {
+		rules, err := mask.Compile(config, req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const what = `: json: cannot unmarshal string into Go struct field ObjectMeta.metadata.labels of type map[string]string`
+		for in, want := range map[string]string{
+			`patch: Invalid value: "{\"data\":{\"password\":\"s3cr3t\",\"b\":\"a \\\"s3cr3t\\\"\"}}"` + what:                                         `patch: Invalid value: "[masked]"` + what,
+			`patch: Invalid value: "[{\"data\":\"s3cr3t\"}]"` + what:                                                                                 `patch: Invalid value: "[masked]"` + what,
+			`patch: Invalid value: "map[data:map[password:s3cr3t]]"` + what:                                                                          `patch: Invalid value: "[masked]"` + what,
+			`patch: Invalid value: "&{s3cr3t}"` + what:                                                                                               `patch: Invalid value: "[masked]"` + what,
+			`a stray " before "{\"data\":\"s3cr3t\"}" and "{\"data\":\"s3cr3t\"}"`:                                                                   `a stray " before "[masked]" and "[masked]"`,
+			`spec.template: Invalid value: {"spec":{"env":[{"name":"PASSWORD","value":"a}\"s3cr3t"}]}}: field is immutable`:                          `spec.template: Invalid value: [masked]: field is immutable`,
+			`[spec.selector: Invalid value: {"a":"s3cr3t"}: no, spec.template: Invalid value: [{"b":["s3cr3t"]}]: no]`:                               `[spec.selector: Invalid value: [masked]: no, spec.template: Invalid value: [masked]: no]`,
+			`Invalid value: core.PodTemplateSpec{Env:[]core.EnvVar{core.EnvVar{Value:"s3cr3t"}}}: field is immutable`:                                `Invalid value: core.PodTemplateSpec[masked]: field is immutable`,
+			`.data: expected map, got &{map[a:s3cr3t]}, or map[a:[s3cr3t]]`:                                                                          `.data: expected map, got &[masked], or map[masked]`,
+			`Invalid value: {"never":"closed","a":["s3cr3t"`:                                                                                         `Invalid value: [masked]`,
+			"Invalid value: {\"a\":\n\"}\ns3cr3t\"}":                                                                                                 `Invalid value: [masked]`,
+			"Forbidden: pod updates may not change\n@@ -1,3 +1,3 @@\n {\n-  \"Name\": \"PASSWORD\",\n+  \"Name\": \"x\",\n  \"Value\": \"s3cr3t\"\n": "Forbidden: pod updates may not change\n[masked]",
+			`regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?', supported values: "Always", "Never"`:                                      `regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?', supported values: "Always", "Never"`,
+			`never closed: "{\"data\":\"s3cr3t\"`:                                                                                                    `never closed: "[masked]`,
+			`spec.replicas: Invalid value: "x": must be a number; at most "10"`:                                                                      `spec.replicas: Invalid value: "x": must be a number; at most "10"`,
+			`deployments.apps "a" not found`:                                                                                                         `deployments.apps "a" not found`,
+		} {
+			if got := rules.Text(in); got != want {
+				t.Errorf("%s\nbecame %s\nwant   %s", in, got, want)
+			}
+			b, _ := json.Marshal(in)
+			status := fmt.Sprintf(`{"kind":"Status","status":"Failure","message":%[1]s,"details":{"causes":[{"message":%[1]s}]}}`, b)
+			event := fmt.Sprintf(`{"type":"ERROR","object":%s}`, status)
+			watch := req
+			watch.Verb = "watch"
+			for _, out := range []string{masking(t, config, req, status), masking(t, config, watch, event)} {
+				w, _ := json.Marshal(want)
+				if w := strings.ReplaceAll(string(w), `\u0026`, "&"); strings.Contains(out, "s3cr3t") || strings.Count(out, w[1:len(w)-1]) != 2 {
+					t.Errorf("%s became %s", in, out)
+				}
+			}
+		}
+		long, _ := json.Marshal(`patch: Invalid value: "{\"a\":\"` + strings.Repeat("s3cr3t ", 10<<10) + `\"}"` + what)
+		if out := masking(t, config, req, fmt.Sprintf(`{"kind":"Status","message":%s}`, long)); strings.Contains(out, "s3cr3t") {
+			t.Errorf("of a long one there is left %.300s", out)
 		}
 	}
 }
@@ -466,7 +551,7 @@ func TestHelm(t *testing.T) {
 			t.Fatal(err)
 		}
 		text, err := io.ReadAll(z)
-		if err != nil || bytes.Contains(text, []byte("s3cr3t")) || !bytes.Contains(text, []byte(`"deployed"`)) || !bytes.Contains(text, []byte(mask.Plain(session, "prod", []byte("s3cr3t")))) {
+		if err != nil || bytes.Contains(text, []byte("s3cr3t")) || !bytes.Contains(text, []byte(`"deployed"`)) || !bytes.Contains(text, []byte(mask.Plain(session, of(req, "prod"), []byte("s3cr3t")))) {
 			t.Fatalf("%s: %s, %v", resource, text, err)
 		}
 		// What is no release, or broken, is a value like any other, or masked whole.

@@ -5,14 +5,66 @@ import (
 	"strings"
 )
 
-// An error about a Secret can show what is stored in it: a json-patch copies a value to a label, a name or a uid, and
-// validation says what is wrong with that. Some errors quote the value, some do not.
+// An error can show what is stored. What a patch makes of an object is quoted whole when it is no object of its kind any more.
+// Of a Secret single values are shown too: a json-patch copies one to a label, a name or a uid, and validation says what is
+// wrong with that. Some errors quote the value, some do not.
 
 // fields are words of the API's errors that are no words of English.
 var fields = []string{
 	"metadata", "apiVersion", "resourceVersion", "stringData", "fieldManager", "labelSelector", "fieldSelector", "dryRun", "managedFields",
 	"generateName", "creationTimestamp", "deletionTimestamp", "ownerReferences", "json", "JSON", "HTTP", "URL", "UID", "API", "StorageError",
 	"kubernetes", "k8s", "http", "https", "base64",
+}
+
+// quoted masks the objects that a sentence quotes: in quotes or without, in JSON or as Go prints it, or as a diff of two. Where
+// quotes begin and end is not counted: a stray one must hide nothing.
+func quoted(s string) string {
+	if i := strings.Index(s, "\n@@ "); i >= 0 {
+		s = s[:i+1] + Constant
+	}
+	for i := 0; i < len(s); i++ {
+		begin, end := i, i
+		switch {
+		case s[i] == '"' && prefixed(s[i+1:], "{", "[", "map[", "&"):
+			begin, end = i+1, closing(s, i)
+		case s[i] == '{' && (prefixed(s[i+1:], `"`) || i > 0 && typed(s[i-1])), s[i] == '[' && prefixed(s[i+1:], "{", "[", `"`):
+			end = balanced(s, i)
+		case s[i] == '[' && strings.HasSuffix(s[:i], "map"):
+			if end = balanced(s, i); !strings.Contains(s[i:end], ":") { // a type
+				end = i
+			}
+		}
+		if begin < end {
+			s = s[:begin] + Constant + s[end:]
+			i = begin + len(Constant) - 1
+		}
+	}
+	return s
+}
+
+func prefixed(s string, prefixes ...string) bool {
+	return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(s, p) })
+}
+
+// typed says whether a brace behind a character begins a value of a Go type: core.EnvVar{, []string{, &{.
+func typed(c byte) bool { return wordly(c) || c == ']' || c == '&' }
+
+// balanced is where the object or list that begins at i ends. What is not closed, or goes over lines, ends with the text.
+func balanced(s string, i int) int {
+	depth := 0
+	for ; i < len(s) && s[i] != '\n'; i++ {
+		switch s[i] {
+		case '"':
+			i = closing(s, i)
+		case '{', '[':
+			depth++
+		case '}', ']':
+			if depth--; depth == 0 {
+				return i + 1
+			}
+		}
+	}
+	return len(s)
 }
 
 // sentence masks, in the words of an error about Secrets, what may be a value: what is quoted, unless it is what was asked

@@ -19,7 +19,7 @@ const (
 	scope                  // like keep, and it is the namespace of the object
 	alias                  // of an environment variable, for who folds the case of keys
 	name                   // of an environment variable
-	sentence               // a sentence about a Secret
+	sentence               // of an error
 	value                  // of an environment variable: masked, unless its name came before and is harmless
 	scalar                 // masked unless it is an object or a list
 	mapping                // masked unless it is an object

@@ -263,6 +263,7 @@ func (s *scanner) keyed(act action) bool {
 	}
 	if s.words == nil {
 		s.words = newWords(s.key)
+		s.words.elsewhere = !s.rules.secrets()
 	}
 	return true
 }

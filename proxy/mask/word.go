@@ -19,10 +19,12 @@ const encodedConstant = "W21hc2tlZF0="
 
 var letters = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 
-// Plain is the mask of a value at a place that is known to hold secrets: [masked:XXXXXXXXXXXX], always 21 bytes. The letters
-// are 60 bits of a keyed hash of the namespace and the value, so equal values have equal masks within one session and
-// namespace, and nowhere else, and nobody without the key can try guesses. An empty value is masked like any other. A nil
-// key gives the Constant.
+// Plain is the mask of a value in a Secret: [masked:XXXXXXXXXXXX], always 21 bytes. The letters are 60 bits of a keyed hash of
+// the namespace and the value, so equal values have equal masks within one session and namespace, and nowhere else, and
+// nobody without the key can try guesses. An empty value is masked like any other. A nil key gives the Constant.
+//
+// Values elsewhere, at a place that is known to hold secrets, have masks of their own: who may write ConfigMaps could try
+// guesses of what a Secret holds otherwise, thousands a request, and nobody would be asked.
 func Plain(key []byte, namespace string, value []byte) string {
 	if key == nil {
 		return Constant
@@ -50,7 +52,7 @@ const (
 
 // words makes the masks of one session.
 //
-// The hash is HMAC-SHA-256 over the namespace, a zero and the value. Most bytes of a list of Secrets are hashed, and SHA-256
+// The hash is HMAC-SHA-256 over the namespace, a zero and the value; of values in no Secret a byte comes before. Most bytes of a list of Secrets are hashed, and SHA-256
 // would be what takes the time; so a value longer than a few lines is compressed first, block by block, to its GMAC tags
 // under a second key, and the HMAC is taken of those. This is a universal hash followed by a pseudo-random function
 // (Wegman and Carter 1981): two values collide with a chance below 2^-115 for who does not know the key, and the tags, which
@@ -64,15 +66,22 @@ type words struct {
 	part []byte // of a value that comes in pieces: what is not compressed yet
 	size int    // of the value so far
 
-	plainly []byte // what was decoded last
+	plainly   []byte // what was decoded last
+	elsewhere bool   // the values are in no Secrets
 }
 
 func newWords(key []byte) *words { return &words{key: key, mac: hmac.New(sha256.New, key)} }
 
-// second makes the key for long values. No namespace begins with this byte, so no value is hashed to it.
+// No namespace begins with these bytes, so no value in a Secret is hashed to what they begin.
+const (
+	elsewhere  = "\xfe"
+	longValues = "\xffmask: long values"
+)
+
+// second makes the key for long values.
 func (w *words) second() cipher.AEAD {
 	m := hmac.New(sha256.New, w.key)
-	m.Write([]byte("\xffmask: long values"))
+	m.Write([]byte(longValues))
 	b, err := aes.NewCipher(m.Sum(nil)[:16])
 	if err != nil {
 		panic(err) // 16 bytes are a key
@@ -114,7 +123,11 @@ func (w *words) plain(dst, namespace, value []byte) []byte {
 // begin begins a value, which may come in pieces to add, until end.
 func (w *words) begin(namespace []byte) {
 	w.mac.Reset()
-	w.text = append(append(w.text[:0], namespace...), 0)
+	w.text = w.text[:0]
+	if w.elsewhere {
+		w.text = append(w.text, elsewhere...)
+	}
+	w.text = append(append(w.text, namespace...), 0)
 	w.part, w.size = w.part[:0], 0
 }
 

@@ -128,8 +128,8 @@ func (b *Body) judged(live map[string]any, doc []byte) (*access.Object, error) {
 		if err != nil {
 			return &access.Object{Value: b.value, Partial: true, Unsure: slices.Clone(access.Traits), Touched: touched}, nil
 		}
-		if err := fits(b.action, result); err != nil {
-			return nil, err
+		if fits(b.action, result) != nil {
+			return nil, misfit()
 		}
 		object, err := b.whole(result)
 		if err != nil {
@@ -178,7 +178,16 @@ func (b *Body) apply(doc []byte) (map[string]any, error) {
 	if !ok {
 		return nil, access.Errorf(access.Invalid, "the patch leaves no object")
 	}
-	return result, fits(b.action, result)
+	if fits(b.action, result) != nil {
+		return nil, misfit()
+	}
+	return result, nil
+}
+
+// misfit is what is said of a patch that makes another object of the live one. It repeats nothing of it, nor keeps it for
+// the log: a JSON patch copies a value that the caller is not shown to where the name is, and nothing is decided yet.
+func misfit() error {
+	return access.Errorf(access.Invalid, "the patch makes the object one that the URL is not about; leave apiVersion, kind, metadata.name and metadata.namespace as they are")
 }
 
 // operate applies a JSON patch and looks at the size after every copy: the library's own limit is one for the process.

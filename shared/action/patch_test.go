@@ -2,6 +2,7 @@ package action_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -162,6 +163,38 @@ func doubling(n int) string {
 }
 
 // What is forwarded is the same patch, and one the cluster refuses when the live object is another by then.
+// What a patch makes of what is stored is in no refusal, nor in what is logged of one.
+func TestPatchRepeatsNothing(t *testing.T) {
+	a := parse(t, "PATCH /api/v1/namespaces/dev/secrets/db")
+	var live map[string]any
+	if err := json.Unmarshal([]byte(`{"apiVersion":"v1","kind":"Secret","metadata":{"name":"db","namespace":"dev","resourceVersion":"7"},"data":{"password":"aHVudGVyMg=="},"type":"Opaque"}`), &live); err != nil {
+		t.Fatal(err)
+	}
+	refused := 0
+	for _, op := range []string{"copy", "move"} {
+		for _, path := range []string{"/apiVersion", "/kind", "/Kind", "/items", "/metadata", "/metadata/name", "/metadata/namespace", "/metadata/generateName", "/metadata/resourceVersion", "/metadata/labels", "/type", "/spec", "/data/x/y"} {
+			b, err := action.Decode(a, asJSONPatch, []byte(`[{"op":"`+op+`","from":"/data/password","path":"`+path+`"}]`))
+			if err != nil {
+				t.Fatalf("%s to %s: %v", op, path, err)
+			}
+			if _, err = b.Judge(live); err == nil {
+				continue
+			}
+			refused++
+			said := err.Error() + access.AsError(err).Message
+			for cause := err; cause != nil; cause = errors.Unwrap(cause) {
+				said += cause.Error()
+			}
+			if strings.Contains(said, "aHVudGVyMg") {
+				t.Errorf("%s to %s: %s", op, path, said)
+			}
+		}
+	}
+	if refused < 12 {
+		t.Errorf("%d were refused", refused)
+	}
+}
+
 func TestBytes(t *testing.T) {
 	for _, test := range []struct{ media, body, want string }{
 		{asMerge, `{"spec":{"replicas":3,"x":1.0,"y":"<&>","z":12345678901234567890}}`, `{"metadata":{"resourceVersion":"7"},"spec":{"replicas":3,"x":1.0,"y":"<&>","z":12345678901234567890}}`},

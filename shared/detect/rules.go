@@ -143,6 +143,9 @@ var own = []ownRule{
 	{Detector: Detector{Name: "eks-token", Pattern: `k8s-aws-v1\.[\w-]{40,}`}},
 	{reference: true, Detector: Detector{Name: "authorization",
 		Pattern: `(?i)authorization["'\\]{0,2}\s{0,4}[:=]\s{0,4}["'\\\[]{0,4}(?:bearer|basic|token|negotiate|apikey|digest)\s{1,4}([^\s"',;\\<>]{8,})`}},
+	// As a web server's configuration sets it: proxy_set_header Authorization "Basic …".
+	{reference: true, Detector: Detector{Name: "authorization-set",
+		Pattern: `(?i)authorization["'\\]{0,2}\s{1,4}["'\\]{1,2}(?:bearer|basic)\s{1,4}([^\s"',;\\<>]{8,})`}},
 	{Detector: Detector{Name: "authorization-bare", Entropy: 3.5,
 		Pattern: `(?i)authorization["'\\]{0,2}[ \t]{0,4}[:=][ \t]{0,4}["'\\\[]{0,4}([\w.~+/=-]{20,})`}},
 	{Detector: Detector{Name: "bearer", Entropy: 3.5, Pattern: `(?i)\bbearer\s{1,4}([\w.~+/-]{20,}={0,2})`}},

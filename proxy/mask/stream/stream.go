@@ -45,10 +45,21 @@ func Log(src io.ReadCloser, set *detect.Set) io.ReadCloser {
 	return newFlow(src, l, []*lane{l.lane}, Delay)
 }
 
+// LogPart is Log for the beginning of a log, as long as the caller wants it: it is the caller who says where a secret is cut
+// off, and so what no detector knows any more. What is held back never goes out then, and a mask stands for it.
+func LogPart(src io.ReadCloser, set *detect.Set) io.ReadCloser {
+	l := &text{lane: newLane(set), part: true}
+	return newFlow(src, l, []*lane{l.lane}, never)
+}
+
+// never is longer than any log is read.
+const never = 1000 * time.Hour
+
 // text is a stream of one channel, without frames.
 type text struct {
 	lane *lane
 	out  *[]byte
+	part bool // the caller chose where it ends
 }
 
 func (t *text) into(out *[]byte) { t.out = out }
@@ -71,6 +82,12 @@ func (t *text) settle() {
 }
 
 func (t *text) end(err error) error {
+	if t.part {
+		if t.lane.held() {
+			*t.out = append(*t.out, detect.Mark...)
+		}
+		return err
+	}
 	if e := t.flush(t.lane); e != nil {
 		return e
 	}

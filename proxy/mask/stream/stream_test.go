@@ -47,6 +47,46 @@ func TestLogUntouched(t *testing.T) {
 	}
 }
 
+// Threat S10: who says how many bytes of a log come says where a secret is cut, and gets no part of it that way.
+func TestLogPart(t *testing.T) {
+	part := func(s string, sizes ...int) string {
+		l := stream.LogPart(io.NopCloser(&pieces{b: []byte(s), sizes: sizes}), canaries(t))
+		defer l.Close()
+		b, err := io.ReadAll(l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	const before, after = "2026-11-24T10:00:00Z connecting with ", " to db\nanother line\n"
+	line := before + canary + after
+	for n := range len(line) + 1 {
+		for _, sizes := range [][]int{{999}, {1}} {
+			got := part(line[:n], sizes...)
+			shown := strings.TrimSuffix(strings.Replace(got, mark, "", 1), mark)
+			switch {
+			case n <= len(before) && shown != line[:n] && got != shown+mark,
+				n > len(before) && !strings.HasPrefix(got, before),
+				n > len(before)+1 && strings.Contains(shown[len(before):], canary[:2]),
+				n == len(line) && got != before+mark+after:
+				t.Fatalf("of %q there came %q", line[:n], got)
+			}
+		}
+	}
+	synctest.Test(t, func(t *testing.T) { // nor by waiting
+		r, w := io.Pipe()
+		l := stream.LogPart(r, only(t))
+		go func() {
+			_, _ = io.WriteString(w, "key "+canary[:20])
+			time.Sleep(time.Hour)
+			w.Close()
+		}()
+		if b, err := io.ReadAll(l); err != nil || string(b) != "key "+mark {
+			t.Errorf("%q, %v", b, err)
+		}
+	})
+}
+
 // A log that breaks off is an error, after everything that came.
 func TestLogBrokenOff(t *testing.T) {
 	gone := errors.New("reset by peer")
