@@ -88,7 +88,7 @@ func New(refuse func(http.ResponseWriter, *http.Request, error), logger *log.Log
 	f.proxy = &httputil.ReverseProxy{
 		Rewrite:        rewrite,
 		Transport:      transport{},
-		FlushInterval:  -1, // watch events and log lines are passed on as they come
+		FlushInterval:  -1, // watch events and log lines are passed on as they come; see unhurried for the others
 		BufferPool:     &buffers{pool: sync.Pool{New: func() any { return new([32 << 10]byte) }}},
 		ModifyResponse: screen,
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
@@ -130,6 +130,11 @@ func (f *Forwarder) Forward(w http.ResponseWriter, r *http.Request, req Request)
 	}
 	ctx := context.WithValue(r.Context(), contextKey{}, s)
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { s.sent = true }})
+	if !req.Action.Stream {
+		u := &unhurried{ResponseWriter: w}
+		defer u.end()
+		w = u
+	}
 	f.proxy.ServeHTTP(w, r.WithContext(ctx))
 	if ctx.Err() != nil && !s.refused {
 		// The request was cut. The cluster may have taken our hanging up for the end and finished its answer in the

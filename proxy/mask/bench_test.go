@@ -19,7 +19,7 @@ import (
 type only struct{ io.Reader }
 
 func BenchmarkReader(b *testing.B) {
-	secrets, pods := masktest.SecretList(1000), masktest.PodList(2000)
+	secrets, pods := masktest.SecretList(1000).Bytes(), masktest.PodList(2000).Bytes()
 	run := func(name string, in []byte, f func(io.Reader) error) {
 		b.Run(name, func(b *testing.B) {
 			b.SetBytes(int64(len(in)))

@@ -617,7 +617,7 @@ func TestFirstByte(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	src := &counting{r: bytes.NewReader(masktest.SecretList(200))}
+	src := &counting{r: bytes.NewReader(masktest.SecretList(200).Bytes())}
 	r := rules.Reader(src, session)
 	if n, err := r.Read(make([]byte, 32<<10)); n == 0 || err != nil || src.n != 1 {
 		t.Fatalf("%d bytes after %d reads: %v", n, src.n, err)
