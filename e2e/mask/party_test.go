@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -173,7 +174,7 @@ func (p *party) kubectl(pod, csr string) {
 		"apply --dry-run=server -n dev -o yaml -f " + written: "mask", "apply --server-side --dry-run=server -n dev -o yaml -f " + written: "mask",
 		"create job x --from=cronjob/" + resources[14].first + " -n dev --dry-run=server -o yaml": "mask", "debug " + pod + " -n dev --image=x --copy-to=copy --attach=false --quiet": "mask",
 		"patch deployment " + deployment + ` -n dev --dry-run=server --type=merge -p {"metadata":{"labels":"x"}}`: `"[masked]": json: cannot unmarshal`,
-		"logs " + pod + " -n dev --previous": "not found", "logs " + pod + " -n dev -f --request-timeout=2s": "canceled", "describe csr " + csr: "parsing CSR", // whose request is masked
+		"logs " + pod + " -n dev --previous": "not found", "logs " + pod + " -n dev -f --request-timeout=2s": "canceled|deadline exceeded", "describe csr " + csr: "parsing CSR", // whose request is masked
 	} {
 		p.ends(words, says)
 	}
@@ -213,11 +214,11 @@ func (p *party) run(words string, last ...string) {
 	p.command("kubectl", args, out.Stdout+out.Stderr)
 }
 
-// ends runs kubectl, which is to fail, and to say why.
+// ends runs kubectl, which is to fail, and to say why: one of the words with a bar between them.
 func (p *party) ends(words, says string) {
 	p.t.Helper()
 	out := p.agent.Kubectl(p.t, split(words)...)
-	if out.Code == 0 || !strings.Contains(out.Stderr, says) {
+	if out.Code == 0 || !slices.ContainsFunc(strings.Split(says, "|"), func(w string) bool { return strings.Contains(out.Stderr, w) }) {
 		p.t.Errorf("kubectl %s is to say %q: %v", words, says, out)
 	}
 	p.command("kubectl", split(words), out.Stdout+out.Stderr)
