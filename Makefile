@@ -65,10 +65,10 @@ bench: build ## benchmarks, each against a baseline of the same run; the last on
 	@SALLYPORT_STACK=1 go test -run '^$$' -bench . -benchtime 10x ./e2e/approvals
 
 FUZZTIME := 10s
-fuzz: ## every fuzz test for FUZZTIME
+fuzz: ## every fuzz test for FUZZTIME; by default Go would spend all of it on making inputs small
 	@for pkg in $$(go list ./shared/... ./proxy/... ./functions/... ./local/...); do \
 	  for f in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
-	    echo "$$pkg $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+	    echo "$$pkg $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$pkg || exit 1; \
 	  done; \
 	done
 

@@ -63,7 +63,7 @@ func (p *pass) still(ctx context.Context) error {
 	}
 	d := now.Policy.Decide(policy.Request{Principal: who, Tier: tier.Name, Cluster: p.facts.Cluster, Action: p.facts.Action, Now: p.gate.Now()}, nil)
 	if d.Effect == access.Allow || p.yes.given() && same(d, p.facts.Decision) {
-		if stricter(d.Obligations, p.facts.Decision.Obligations) || !now.Policy.Masking.Same(p.rules.Policy.Masking) {
+		if stricter(d.Obligations, p.facts.Decision.Obligations) || now != p.rules && !now.Policy.Masking.Same(p.rules.Policy.Masking) {
 			return access.Errorf(access.Denied, "the policy changed, and what was open would be masked otherwise; open it again")
 		}
 		return nil

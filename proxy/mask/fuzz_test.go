@@ -26,7 +26,7 @@ var requests = []mask.Request{
 }
 
 // sieve says what the masker must make of any bytes: what is strict JSON comes out as the model has it, in whatever pieces it
-// came; what is not is refused.
+// came, for encoding/json and for json/v2; what is not is refused.
 func sieve(t *testing.T, req mask.Request, key, in []byte, seed int64) {
 	t.Helper()
 	rules, err := mask.Compile(config, req)
@@ -54,6 +54,8 @@ func sieve(t *testing.T, req mask.Request, key, in []byte, seed int64) {
 	if !strict(out, req.Verb == "watch") {
 		t.Fatalf("%.2000q became %.2000q, which is no JSON", in, out)
 	}
+	alike(t, in)
+	alike(t, out)
 	model{req: req, key: key, names: config.Names, detect: config.Detect}.compare(t, in, out)
 }
 

@@ -7,9 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"sallyport/proxy/mask"
 	"sallyport/shared/detect"
@@ -78,6 +81,75 @@ func parseValue(d *json.Decoder) (any, error) {
 		return l, noEOF(err)
 	}
 	return t, nil
+}
+
+// parseAgain is parse by json/v2's decoder.
+func parseAgain(b []byte) ([]any, error) {
+	d := jsontext.NewDecoder(bytes.NewReader(b), jsontext.AllowDuplicateNames(true))
+	var docs []any
+	for {
+		v, err := parseToken(d)
+		if errors.Is(err, io.EOF) {
+			return docs, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		docs = append(docs, v)
+	}
+}
+
+func parseToken(d *jsontext.Decoder) (any, error) {
+	t, err := d.ReadToken()
+	if err != nil {
+		return nil, err
+	}
+	switch t.Kind() {
+	case '{':
+		o := members{}
+		for d.PeekKind() != '}' {
+			k, err := d.ReadToken()
+			if err != nil {
+				return nil, noEOF(err)
+			}
+			name := k.String() // k is good until the next
+			v, err := parseToken(d)
+			if err != nil {
+				return nil, noEOF(err)
+			}
+			o = append(o, member{name, v})
+		}
+		_, err := d.ReadToken()
+		return o, noEOF(err)
+	case '[':
+		l := list{}
+		for d.PeekKind() != ']' {
+			v, err := parseToken(d)
+			if err != nil {
+				return nil, noEOF(err)
+			}
+			l = append(l, v)
+		}
+		_, err := d.ReadToken()
+		return l, noEOF(err)
+	case '"':
+		return t.String(), nil
+	case '0':
+		return json.Number(t.String()), nil
+	case 't', 'f':
+		return t.Bool(), nil
+	}
+	return nil, nil
+}
+
+// alike holds that both decoders read the same.
+func alike(t *testing.T, b []byte) {
+	t.Helper()
+	one, err := parse(b)
+	other, again := parseAgain(b)
+	if err != nil || again != nil || !reflect.DeepEqual(one, other) {
+		t.Fatalf("encoding/json reads %.2000q as %.2000v, %v; json/v2 as %.2000v, %v", b, one, err, other, again)
+	}
 }
 
 func noEOF(err error) error {

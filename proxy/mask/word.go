@@ -52,11 +52,11 @@ const (
 
 // words makes the masks of one session.
 //
-// The hash is HMAC-SHA-256 over the namespace, a zero and the value; of values in no Secret a byte comes before. Most bytes of a list of Secrets are hashed, and SHA-256
-// would be what takes the time; so a value longer than a few lines is compressed first, block by block, to its GMAC tags
-// under a second key, and the HMAC is taken of those. This is a universal hash followed by a pseudo-random function
-// (Wegman and Carter 1981): two values collide with a chance below 2^-115 for who does not know the key, and the tags, which
-// with their fixed nonce would give the second key away, never leave this type.
+// The hash is HMAC-SHA-256 over the namespace, a zero and the value; of values in no Secret a byte comes before. Most bytes
+// of a list of Secrets are hashed, and SHA-256 would be what takes the time; so a value longer than a few lines is compressed
+// first, block by block, to its GMAC tags under a second key, and the HMAC is taken of those. This is a universal hash
+// followed by a pseudo-random function (Wegman and Carter 1981): two values collide with a chance below 2^-115 for who does
+// not know the key, and the tags, which with their fixed nonce would give the second key away, never leave this type.
 type words struct {
 	key  []byte
 	mac  hash.Hash

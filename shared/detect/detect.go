@@ -8,9 +8,10 @@
 // whatever the text: about 1.5 GB/s a core where no keyword is, 100 MB/s in objects and logs, and of the order of 1 MB/s in text
 // that was made to be slow. All of it holds for hostile text: it comes from the workloads, and from the agent.
 //
-// How it works. Every rule is a pattern in which each match holds one of a few keywords (found all in one pass); where one is, the rule's program runs byte by byte until nothing can come of it. A match depends on
-// nothing but the bytes from its keyword on and a few before, so the same is found in the whole text and in pieces. Matches
-// of different rules, and of one rule that overlap, are masked together: package regexp would report fewer, never more.
+// How it works. Every rule is a pattern in which each match holds one of a few keywords (found all in one pass); where one
+// is, the rule's program runs byte by byte until nothing can come of it. A match depends on nothing but the bytes from its
+// keyword on and a few before, so the same is found in the whole text and in pieces. Matches of different rules, and of one
+// rule that overlap, are masked together: package regexp would report fewer, never more.
 //
 // Not promised: that every secret is found. Who can choose what is printed can encode, reverse or space out a secret, and a
 // password without a name beside it looks like any word. Structured places are the masker's, which knows where secrets are;

@@ -213,9 +213,7 @@ func (m *Match) outcome(obj *access.Object, observing bool) outcome {
 			return outcome{effect: access.Deny, name: doubt.Name, rule: doubt, doubt: true}
 		}
 		if o.effect == access.Allow || m.p.c.order(&m.p.c.doubted, o.rule) < 0 {
-			binary := o.obligations.Binary
-			o.tier, o.obligations = m.p.c.doubted.Tier, m.p.c.doubted.Obligations
-			o.obligations.Binary = binary
+			o.tier, o.obligations = m.p.c.doubted.Tier, m.p.c.doubted.Obligations // no stream has a body to doubt
 		}
 		return outcome{effect: access.Ask, name: doubt.Name, rule: doubt, tier: o.tier, obligations: o.obligations, doubt: true}
 	}

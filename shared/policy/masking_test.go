@@ -84,6 +84,28 @@ func names(t *testing.T, re *regexp.Regexp, secret, plain []string) {
 	}
 }
 
+// What is open is ended when it would be masked otherwise; a section that only moved in the file masks alike.
+func TestSameMasking(t *testing.T) {
+	const shown = "  exempt: [{tiers: [operate], apiGroups: [''], resources: [configmaps], path: data.a}]\n"
+	load := func(section string) policy.Masking {
+		t.Helper()
+		p, err := masked(section)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p.Masking
+	}
+	one := load(shown)
+	if moved := load("\n\n" + shown); !one.Same(moved) || one.Exempt[0].Line == moved.Exempt[0].Line || one.Exempt[0].Line == 0 {
+		t.Errorf("moved from %+v to %+v", one.Exempt, moved.Exempt)
+	}
+	for _, other := range []string{strings.Replace(shown, "data.a", "data.b", 1), shown + "  names: [LICENSE]\n", "  names: [LICENSE]\n"} {
+		if one.Same(load(other)) {
+			t.Errorf("%q masks as %q does", other, shown)
+		}
+	}
+}
+
 func TestDefaultNames(t *testing.T) {
 	names(t, policy.Masking{}.NamesRE(),
 		[]string{

@@ -20,6 +20,7 @@ package helm
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -91,7 +92,7 @@ func Mask(payload []byte, layers int, opt Options) (out []byte, isRelease bool, 
 		return nil, true, err
 	}
 	defer leave()
-	text, isRelease, err := unpack(b)
+	text, isRelease, err := unpack(b, size)
 	if err != nil || !isRelease {
 		return nil, isRelease, err
 	}
@@ -148,12 +149,12 @@ func open(payload []byte, layers int) (b []byte, err error) {
 	return b, nil
 }
 
-// unpack is the JSON of a release. Not compressed is how Helm once wrote, and still reads.
-func unpack(b []byte) (text []byte, isRelease bool, err error) {
+// unpack is the JSON of a release, of at most size bytes. Not compressed is how Helm once wrote, and still reads.
+func unpack(b []byte, size int) (text []byte, isRelease bool, err error) {
 	if !bytes.HasPrefix(b, magic) {
 		return b, release(b), nil
 	}
-	if b, err = inflate(b); err != nil {
+	if b, err = inflate(b, size); err != nil {
 		return nil, true, err
 	}
 	if !release(b) {
@@ -170,35 +171,31 @@ func decode(b []byte) ([]byte, error) {
 	return out[:n], err
 }
 
-// length is how long what is stored is when it is unpacked: what says so in the gzip itself was written by anybody.
+// length is how long what is stored is when it is unpacked. Of what is compressed it is what the gzip says of itself (RFC 1952
+// §2.3.1, ISIZE). Anybody may have written that, so no more than that is unpacked.
 func length(b []byte) (int, error) {
 	if !bytes.HasPrefix(b, magic) {
 		return len(b), nil
 	}
-	r, err := gzip.NewReader(bytes.NewReader(b))
-	if err != nil {
-		return 0, fmt.Errorf("inflating the release: %w", err)
+	if len(b) < smallest {
+		return 0, errors.New("inflating the release: it is cut off")
 	}
-	n, err := io.Copy(io.Discard, io.LimitReader(r, maxInflated+1))
-	switch {
-	case err != nil:
-		return 0, fmt.Errorf("inflating the release: %w", err)
-	case n > maxInflated:
-		return 0, ErrBounds
-	}
-	return int(n), nil
+	return int(min(binary.LittleEndian.Uint32(b[len(b)-4:]), maxInflated)), nil
 }
 
-func inflate(b []byte) ([]byte, error) {
+// smallest is the length of a gzip's header and trailer.
+const smallest = 18
+
+func inflate(b []byte, size int) ([]byte, error) {
 	r, err := gzip.NewReader(bytes.NewReader(b))
 	if err != nil {
 		return nil, fmt.Errorf("inflating the release: %w", err)
 	}
-	out, err := io.ReadAll(io.LimitReader(r, maxInflated+1))
+	out, err := io.ReadAll(io.LimitReader(r, int64(size)+1))
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("inflating the release: %w", err)
-	case len(out) > maxInflated:
+	case len(out) > size:
 		return nil, ErrBounds
 	}
 	return out, nil

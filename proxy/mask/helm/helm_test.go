@@ -264,6 +264,7 @@ func TestNotARelease(t *testing.T) {
 		"more follows":          {pack(release+`{}`, 2), 2, true, true},
 		"deep":                  {pack(`{"name":"web","info":{},"config":{"a":`+strings.Repeat("[", 300)+strings.Repeat("]", 300)+`}}`, 2), 2, true, true},
 		"inflates to too much":  {bomb, 2, true, true},
+		"too short, as it says": {encode(append(pack(release, 0), pack(" ", 0)...), 2), 2, true, true},
 		"masks to too much":     {masks, 2, true, true},
 		"too long":              {encode(make([]byte, 1<<20), 2), 2, true, true},
 	} {
