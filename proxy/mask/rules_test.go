@@ -326,6 +326,7 @@ func TestReveal(t *testing.T) {
 	for name, change := range map[string]func(*mask.Request){
 		"list": func(r *mask.Request) { r.Verb = "list" }, "watch": func(r *mask.Request) { r.Verb = "watch" }, "update": func(r *mask.Request) { r.Verb = "update" },
 		"no name": func(r *mask.Request) { r.Name = "" }, "a subresource": func(r *mask.Request) { r.Subresource = "status" },
+		"a ConfigMap": func(r *mask.Request) { r.Resource = "configmaps" },
 	} {
 		r := req
 		change(&r)
