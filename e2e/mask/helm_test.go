@@ -178,6 +178,15 @@ func TestHelm(t *testing.T) {
 			if after := s.Admin(t, "get", "secrets,configmaps", "-n", "dev", "-l", "owner=helm,name="+name, "-o", "yaml"); after != before {
 				t.Error("helm changed a release")
 			}
+			// With all values anew it goes on, and cannot mark what was there before as superseded.
+			consenting(t, s, developer)
+			h.must(t, "upgrade", name, chart(t, set), "-n", "dev", "--reset-values", "-f", values(t, set))
+			if out := admin.must(t, "history", name, "-n", "dev"); strings.Count(out, "deployed") != 2 || strings.Count(out, "superseded") != 1 {
+				t.Errorf("after an upgrade with all values: %s", out)
+			}
+			if out := h.must(t, "list", "-n", "dev", "--filter", name); !strings.Contains(out, "deployed") || strings.Count(out, name) != 1 {
+				t.Errorf("helm list: %s", out)
+			}
 		})
 	}
 }
