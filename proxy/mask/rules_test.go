@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"regexp"
@@ -297,6 +298,24 @@ func TestNested(t *testing.T) {
 		}
 		b, _ := json.Marshal(in)
 		in = `{"metadata":{"annotations":{"kubectl.kubernetes.io/last-applied-configuration":` + string(b) + `}}}`
+	}
+}
+
+// Which name is the variable's is not for the masker to guess, once the value went out under the first.
+func TestNamedTwice(t *testing.T) {
+	rules, err := mask.Compile(config, mask.Request{Group: "apps", Resource: "deployments", Verb: "get", Namespace: "prod"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, again := range []string{"name", "Name", `\u004eame`} {
+		in := `{"env":[{"name":"LOG","value":"s3cr3t","` + again + `":"PASSWORD"}]}`
+		if out, err := rules.Bytes([]byte(in), session); !errors.Is(err, mask.ErrSyntax) {
+			t.Errorf("%s became %s, %v", in, out, err)
+		}
+		in = `{"env":[{"name":"LOG","` + again + `":"PASSWORD","value":"s3cr3t"}]}`
+		if out, err := rules.Bytes([]byte(in), session); err != nil || strings.Contains(string(out), "s3cr3t") {
+			t.Errorf("%s became %s, %v", in, out, err)
+		}
 	}
 }
 

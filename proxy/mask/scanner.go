@@ -366,7 +366,7 @@ key:
 keyed:
 	s.looked, s.flags = 0, 0
 	n = s.child(s.stack[len(s.stack)-1].node, p[i+1:j-1], f)
-	if n.act == name && s.stack[len(s.stack)-1].env&told != 0 {
+	if (n.act == name || n.act == alias) && s.stack[len(s.stack)-1].env&told != 0 {
 		return 0, s.fault(i, "an environment variable is named twice") // its value went out under the first name
 	}
 	i = j
