@@ -412,21 +412,28 @@ func TestA9HostileText(t *testing.T) {
 	if !strings.Contains(lower, "own words") || !strings.Contains(page, "pre-approved by SRE") { // A11
 		t.Error("the agent's reason is not labelled as its own words")
 	}
-	var slack, mail bool
-	for _, m := range s.Inbox(t) {
-		if !strings.Contains(m.Text, id) && !strings.Contains(strings.Join(m.Links, " "), id) && !strings.Contains(m.Text, pod) {
-			continue
+	var sent []stacktest.Message
+	stacktest.Eventually(t, within, func() string {
+		sent = nil
+		var slack, mail bool
+		for _, m := range s.Inbox(t) {
+			if strings.Contains(m.Text, id) || strings.Contains(strings.Join(m.Links, " "), id) || strings.Contains(m.Text, pod) {
+				sent = append(sent, m)
+				slack, mail = slack || m.Channel == "slack", mail || m.Channel == "mail"
+			}
 		}
-		slack, mail = slack || m.Channel == "slack", mail || m.Channel == "mail"
+		if !slack || !mail {
+			return fmt.Sprintf("it was sent to Slack: %v, by mail: %v", slack, mail)
+		}
+		return ""
+	})
+	for _, m := range sent {
 		for _, bad := range []string{"\u202e", "\u200b", "<!channel>", "<!here>", "<https://evil.example"} {
 			invisible := !strings.HasPrefix(bad, "<") // in blocks of text that nobody parses for markup, < is a character like any other
 			if invisible && strings.Contains(m.Text, bad) || strings.Contains(m.Subject, bad) || strings.Contains(string(m.Blocks), `"mrkdwn"`) {
 				t.Errorf("%s shows %q as it is:\n%s", m.Channel, bad, m.Text)
 			}
 		}
-	}
-	if !slack || !mail {
-		t.Errorf("it was sent to Slack: %v, by mail: %v", slack, mail)
 	}
 	long := "/api/v1/namespaces/dev/pods/" + pod + "/exec?stdout=1&command=" + strings.Repeat("a", 40<<10)
 	if got := send(t, agent, "", "GET", long, "", "", append([]string{"Sallyport-Ask: ahead"}, upgrade...)...); got.Code != http.StatusForbidden || !strings.Contains(got.Body, "shown whole") {
