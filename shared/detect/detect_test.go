@@ -88,6 +88,9 @@ func TestSecrets(t *testing.T) {
 		{"header in JSON", `{"Authorization":["Bearer ` + opaque + `"],"X":1}`, `{"Authorization":["Bearer ` + m + `"],"X":1}`},
 		{"header in JSON in JSON", `"{\"Authorization\": \"Bearer ` + opaque + `\"}"`, `"{\"Authorization\": \"Bearer ` + m + `\"}"`},
 		{"header without a scheme", "Authorization: " + opaque + "\n", "Authorization: " + m + "\n"},
+		{"bearer alone, with letters that repeat", "Bearer pcuqvegteeeepfdk55el", "Bearer " + m}, // as 5 of 100 random ones of 20 letters and digits have
+		{"bearer alone, hexadecimal", "Bearer 0fa31b0a4471e6a0f1a3", "Bearer " + m},
+		{"the header alone, hexadecimal", "authorization: 0fa31b0a4471e6a0f1a3", "authorization: " + m},
 		{"bearer alone", "sending bearer " + opaque + " to", "sending bearer " + m + " to"},
 		{"other header", "X-Vault-Token: " + opaque + "\n", "X-Vault-Token: " + m + "\n"},
 		{"docker config", `{"auths":{"r.io":{"auth":"dXNlcjpwYXNzd29yZA=="}}}`, `{"auths":{"r.io":{"auth":"` + m + `"}}}`},

@@ -146,9 +146,9 @@ var own = []ownRule{
 	// As a web server's configuration sets it: proxy_set_header Authorization "Basic …".
 	{reference: true, Detector: Detector{Name: "authorization-set",
 		Pattern: `(?i)authorization["'\\]{0,2}\s{1,4}["'\\]{1,2}(?:bearer|basic)\s{1,4}([^\s"',;\\<>]{8,})`}},
-	{Detector: Detector{Name: "authorization-bare", Entropy: 3.5,
+	{Detector: Detector{Name: "authorization-bare", Entropy: 2.75,
 		Pattern: `(?i)authorization["'\\]{0,2}[ \t]{0,4}[:=][ \t]{0,4}["'\\\[]{0,4}([\w.~+/=-]{20,})`}},
-	{Detector: Detector{Name: "bearer", Entropy: 3.5, Pattern: `(?i)\bbearer\s{1,4}([\w.~+/-]{20,}={0,2})`}},
+	{Detector: Detector{Name: "bearer", Entropy: 2.75, Pattern: `(?i)\bbearer\s{1,4}([\w.~+/-]{20,}={0,2})`}},
 	{Detector: Detector{Name: "secret-header", Entropy: 2.5,
 		Pattern: `(?i)(?:x-api-key|x-auth-token|x-access-token|x-vault-token|x-amz-security-token|x-goog-api-key|x-github-token|private-token|job-token)["'\\]{0,2}[ \t]{0,4}[:=][ \t]{0,4}["'\\\[]{0,4}([^\s"',;&\\<>]{8,})`}},
 	{Detector: Detector{Name: "docker-auth",
